@@ -1,0 +1,1 @@
+"""Log-softmax, negative log-likelihood, mean over scored rows."""

@@ -1,0 +1,1 @@
+"""Residual add, dropout and layer normalisation."""

@@ -1,0 +1,79 @@
+"""Residual add, dropout and layer normalisation of rows (Ba, Kiros, Hinton 2016), in one kernel.
+
+    total = residual + dropout(x)
+    y     = (total - mean) * rstd * weight + bias,      rstd = 1 / sqrt(variance + eps)
+
+mean and variance are those of one row, over its D columns. The variance is taken in two passes: E[x^2] - E[x]^2 would
+lose a fifth of it to rounding in float32 when the mean is a thousand times the spread.
+"""
+
+from __future__ import annotations
+
+from minitl.kernels.dropout import reference as dropout_kernel
+from minitl.kernels.launch import Array, array_module, check_floats
+
+
+def forward(
+    x: Array,
+    residual: Array | None,
+    weight: Array,
+    bias: Array,
+    *,
+    eps: float,
+    dropout: float = 0.0,
+    seed: int = 0,
+    call: int = 0,
+) -> tuple[Array, Array, Array, Array]:
+    """Return ``(y, total, mean, rstd)``: the result and what backward needs.
+
+    Args:
+        x: (N, D), the sublayer's output.
+        residual: (N, D) or None, what the sublayer's output is added to.
+        weight, bias: (D,).
+        eps: added to the variance.
+        dropout, seed, call: probability and generator of the dropout on ``x``; element numbers are ``row * D +
+            column``.
+
+    Returns:
+        y (N, D); total (N, D), which is ``x`` itself without residual and dropout; mean, rstd (N,).
+    """
+    check_floats(x=x, residual=residual, weight=weight, bias=bias)
+    xp = array_module(x)
+    total = dropout_kernel.forward(x, probability=dropout, seed=seed, call=call)
+    if residual is not None:
+        total = total + residual
+    mean = total.mean(axis=1)
+    centred = total - mean[:, None]
+    variance = (centred * centred).mean(axis=1)
+    rstd = 1 / xp.sqrt(variance + eps)
+    y = centred * rstd[:, None] * weight + bias
+    return y, total, mean, rstd
+
+
+def backward(
+    grad_y: Array,
+    total: Array,
+    weight: Array,
+    mean: Array,
+    rstd: Array,
+    *,
+    dropout: float = 0.0,
+    seed: int = 0,
+    call: int = 0,
+) -> tuple[Array, Array, Array, Array]:
+    """Return ``(grad_x, grad_residual, grad_weight, grad_bias)``.
+
+    With ``n = (total - mean) * rstd`` and ``g = grad_y * weight``, a row's gradient is
+    ``rstd * (g - mean(g) - n * mean(g * n))``: moving a whole row, or scaling it, changes nothing, so the two mean
+    terms take those directions out. ``grad_residual`` is that; ``grad_x`` is that through the dropout.
+    """
+    check_floats(grad_y=grad_y, total=total, weight=weight, mean=mean, rstd=rstd)
+    normalised = (total - mean[:, None]) * rstd[:, None]
+    grad_weight = (grad_y * normalised).sum(axis=0)
+    grad_bias = grad_y.sum(axis=0)
+    grad_normalised = grad_y * weight
+    shift = grad_normalised.mean(axis=1)
+    stretch = (grad_normalised * normalised).mean(axis=1)
+    grad_total = rstd[:, None] * (grad_normalised - shift[:, None] - normalised * stretch[:, None])
+    grad_x = dropout_kernel.backward(grad_total, probability=dropout, seed=seed, call=call)
+    return grad_x, grad_total, grad_weight, grad_bias

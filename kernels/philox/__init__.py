@@ -1,0 +1,1 @@
+"""Philox4x32-10: random bits from a counter."""

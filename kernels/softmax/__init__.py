@@ -1,0 +1,1 @@
+"""Scale, mask, softmax and dropout of rows."""

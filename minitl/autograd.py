@@ -1,0 +1,306 @@
+"""The tape: Function, the record of one operation, and the walk that turns records into gradients.
+
+Calling ``SomeFunction.apply(x, y)`` computes the result and, where a gradient may be wanted, keeps the Function object:
+it knows its inputs' places in the graph (its *edges*) and what ``forward`` saved on it. :func:`backward` starts at one
+tensor and visits the Functions behind it in reverse topological order: each is visited once, when the gradients of all
+its uses have arrived and been added up.
+
+              x ----> Mul ----> a ----> Add ----> y        y.backward() visits Add, then Exp and Mul; x is used twice,
+              |                          ^                 so its gradient is the sum of what Mul and Exp send back.
+              +-----> Exp ----> b -------+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from minitl.device import module_of
+from minitl.kernels.launch import Array, is_array
+from minitl.tensor import Tensor
+
+_grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Record nothing inside the ``with`` block (or the decorated function): results have no history.
+
+    A context variable holds the mode, so other threads are not affected.
+    """
+    token = _grad_enabled.set(False)
+    try:
+        yield
+    finally:
+        _grad_enabled.reset(token)
+
+
+def is_grad_enabled() -> bool:
+    """Tell whether operations are being recorded."""
+    return _grad_enabled.get()
+
+
+class Written:
+    """Type of :data:`WRITTEN`."""
+
+
+#: What a backward returns in place of a gradient that it has written into the leaf's slot itself.
+WRITTEN = Written()
+
+
+class GradientSlot:
+    """A leaf's place in its optimizer's flat gradient buffer.
+
+    Attributes:
+        array: view of the buffer, of the leaf's shape.
+        tensor: the same memory as a Tensor, what ``leaf.grad`` returns.
+        written: whether the slot holds a gradient; until then, the buffer holds a leftover of an earlier step.
+    """
+
+    __slots__ = ("array", "tensor", "written")
+
+    def __init__(self, array: Array, device: str) -> None:
+        self.array = array
+        self.tensor = Tensor._wrap(array, device)
+        self.written = False
+
+
+class Edge(NamedTuple):
+    """Where the gradient of one input goes: to output ``index`` of a Function, or to a leaf tensor."""
+
+    target: Function | Tensor
+    index: int
+
+
+class Function:
+    """One differentiable operation: subclass it, write ``forward`` and ``backward``, call ``apply``.
+
+    ``forward(self, *arrays, **options)`` returns one array or a tuple of arrays. What ``backward`` needs it keeps under
+    names (``self.x = x``). ``backward(self, *grads)`` gets one array per output and returns one gradient, or None, per
+    array input. Both may use ``self.xp``, the array module of the device, ``self.device``, and ``self.needs_gradient``,
+    one bool per input.
+
+    >>> class Square(Function):
+    ...     def forward(self, x):
+    ...         self.x = x
+    ...         return x * x
+    ...
+    ...     def backward(self, grad_y):
+    ...         return 2 * self.x * grad_y
+    >>> x = Tensor([3.0], requires_grad=True)
+    >>> Square.apply(x).backward()
+    >>> x.grad.item()
+    6.0
+    """
+
+    xp: ModuleType
+    device: str
+    needs_gradient: tuple[bool, ...]
+    edges: tuple[Edge | None, ...]
+    freed = False
+
+    def forward(self, *arrays: Array, **options: Any) -> Array | tuple[Array, ...]:
+        raise NotImplementedError(f"{type(self).__name__} needs a forward method")
+
+    def backward(self, *grads: Array) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} needs a backward method")
+
+    @classmethod
+    def apply(cls, *tensors: Tensor, **options: Any) -> Any:
+        """Run the operation on tensors and record it if a gradient may be wanted.
+
+        Returns:
+            One Tensor, or a tuple of them if ``forward`` returned a tuple.
+
+        Raises:
+            TypeError: an argument is no Tensor, ``forward`` returned no array, or float dtypes are mixed.
+            ValueError: the tensors are on different devices.
+        """
+        _check_inputs(cls.__name__, tensors)
+        function = cls()
+        function.device = tensors[0].device
+        function.xp = module_of(function.device)
+        recording = is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        function.needs_gradient = tuple(recording and tensor.requires_grad for tensor in tensors)
+        result = function.forward(*(tensor.array for tensor in tensors), **options)
+        arrays = result if isinstance(result, tuple) else (result,)
+        outputs = tuple(function._wrap_output(array, index) for index, array in enumerate(arrays))
+        function._share_versions(tensors, outputs)
+        if recording:
+            function._record(tensors, outputs)
+        return outputs if isinstance(result, tuple) else outputs[0]
+
+    def slot(self, index: int) -> GradientSlot | None:
+        """Return the gradient slot of input ``index``, if it is a leaf that has one.
+
+        A backward that is given a slot adds its gradient there (or overwrites, while ``slot.written`` is False, and
+        then sets it) and returns :data:`WRITTEN` in its place: large weight gradients then need no array of their own.
+        """
+        edge = self.edges[index]
+        return edge.target._slot if edge is not None and isinstance(edge.target, Tensor) else None
+
+    # -- recording -----------------------------------------------------------------------------------------------------
+
+    def _wrap_output(self, array: Any, index: int) -> Tensor:
+        if not is_array(array):  # a full reduction gives a NumPy scalar
+            array = self.xp.asarray(array)
+        if array.dtype == object:
+            raise TypeError(f"{type(self).__name__}.forward must return an array or a tuple of arrays (output {index})")
+        output = Tensor._wrap(array, self.device)
+        output.output_index = index
+        return output
+
+    def _share_versions(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+        """Give an output that is a view of an input that input's version counter."""
+        for output in outputs:
+            if output.array.base is None and all(output.array is not tensor.array for tensor in inputs):
+                continue
+            for tensor in inputs:
+                if self.xp.may_share_memory(output.array, tensor.array):
+                    output._version = tensor._version
+
+    def _record(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+        saved = [value for value in vars(self).values() if is_array(value)]
+        self.edges = tuple(
+            Edge(tensor.creator or tensor, tensor.output_index) if needed else None
+            for tensor, needed in zip(inputs, self.needs_gradient, strict=True)
+        )
+        self._input_arrays = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+        self._output_arrays = tuple((tensor.shape, tensor.dtype) for tensor in outputs)
+        # Which in-place writes would spoil what was saved: those to inputs and outputs that share its memory.
+        self._versions = [
+            (tensor._version, tensor._version.value)
+            for tensor in (*inputs, *outputs)
+            if any(self.xp.may_share_memory(tensor.array, value) for value in saved)
+        ]
+        for output in outputs:
+            if output.dtype.kind == "f":
+                output.creator = self
+                output._requires_grad = True
+
+    # -- walking back --------------------------------------------------------------------------------------------------
+
+    def _run_backward(self, grads: list[Array | None]) -> tuple[Array | Written | None, ...]:
+        """Call ``backward``, with zeros for outputs nobody used, and check what it returns."""
+        name = type(self).__name__
+        if any(version.value != seen for version, seen in self._versions):
+            raise RuntimeError(
+                f"{name}.backward needs a value that was overwritten in place after {name}.forward saved it; "
+                "call backward() before the in-place write (optimizer step, load_state_dict, copy_)"
+            )
+        filled = [
+            self.xp.zeros(shape, dtype) if grad is None else grad
+            for grad, (shape, dtype) in zip(grads, self._output_arrays, strict=True)
+        ]
+        returned = self.backward(*filled)
+        results = returned if isinstance(returned, tuple) else (returned,)
+        if len(results) != len(self.edges):
+            raise RuntimeError(f"{name}.backward returned {len(results)} gradients for {len(self.edges)} inputs")
+        for index, (grad, (shape, dtype)) in enumerate(zip(results, self._input_arrays, strict=True)):
+            if grad is None or isinstance(grad, Written):
+                continue
+            if grad.shape != shape or grad.dtype != dtype:
+                raise RuntimeError(
+                    f"{name}.backward: the gradient of input {index} has shape {grad.shape} and dtype {grad.dtype}, "
+                    f"the input has {shape} and {dtype}"
+                )
+        return results
+
+    def _free(self) -> None:
+        """Drop everything that was kept for backward, and with it the graph behind."""
+        vars(self).clear()
+        self.freed = True
+
+
+def backward(root: Tensor, gradient: Tensor | None = None) -> None:
+    """Walk the graph behind ``root``; see :meth:`Tensor.backward`."""
+    start = _first_gradient(root, gradient)
+    if root.creator is None:
+        root._accumulate_gradient(start)
+        return
+    uses = _count_uses(root.creator)
+    arrived: dict[Function, list[Array | None]] = {}
+    _deliver(arrived, Edge(root.creator, root.output_index), start)
+    ready = [root.creator]
+    while ready:
+        function = ready.pop()
+        edges = function.edges
+        grads = arrived.pop(function, None)
+        results = (None,) * len(edges) if grads is None else function._run_backward(grads)
+        for edge, grad in zip(edges, results, strict=True):
+            if edge is None:
+                continue
+            if grad is not None and not isinstance(grad, Written):
+                _deliver(arrived, edge, grad)
+            if isinstance(edge.target, Function):
+                uses[edge.target] -= 1
+                if uses[edge.target] == 0:
+                    ready.append(edge.target)
+        function._free()
+
+
+def _first_gradient(root: Tensor, gradient: Tensor | None) -> Array:
+    if not root.requires_grad:
+        raise RuntimeError(
+            "backward() from a tensor without history: nothing that requires_grad led to it, "
+            "or it was computed under no_grad()"
+        )
+    if gradient is None:
+        if root.size != 1:
+            raise ValueError(f"backward() from shape {root.shape} needs a gradient of that shape; or take .sum() first")
+        return module_of(root.device).ones_like(root.array)
+    if gradient.shape != root.shape or gradient.dtype != root.dtype:
+        raise ValueError(
+            f"backward() from {root.shape} {root.dtype} got a gradient that is {gradient.shape} {gradient.dtype}"
+        )
+    return gradient.array
+
+
+def _count_uses(root: Function) -> dict[Function, int]:
+    """Count, for every Function behind ``root``, how many edges lead to it: so many visits must come before its own."""
+    uses = {root: 0}
+    to_visit = [root]
+    while to_visit:
+        function = to_visit.pop()
+        if function.freed:
+            raise RuntimeError(
+                "backward() a second time through the same graph: its saved values were freed by the first; "
+                "run the forward pass again, or add the losses and call backward() once"
+            )
+        for edge in function.edges:
+            if edge is None or isinstance(edge.target, Tensor):
+                continue
+            if edge.target not in uses:
+                uses[edge.target] = 0
+                to_visit.append(edge.target)
+            uses[edge.target] += 1
+    return uses
+
+
+def _deliver(arrived: dict[Function, list[Array | None]], edge: Edge, grad: Array) -> None:
+    """Add ``grad`` to what has arrived at the edge's end; never in place, the array may have gone elsewhere too."""
+    if isinstance(edge.target, Tensor):
+        edge.target._accumulate_gradient(grad)
+        return
+    grads = arrived.setdefault(edge.target, [None] * len(edge.target._output_arrays))
+    present = grads[edge.index]
+    grads[edge.index] = grad if present is None else present + grad
+
+
+def _check_inputs(name: str, tensors: tuple[Tensor, ...]) -> None:
+    if not tensors:
+        raise TypeError(f"{name}.apply needs at least one Tensor")
+    for index, tensor in enumerate(tensors):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{name}.apply: argument {index} is {type(tensor).__name__}, not a Tensor; wrap it: Tensor(array)"
+            )
+        if tensor.device != tensors[0].device:
+            raise ValueError(f"{name}: tensors on different devices, {tensors[0].device!r} and {tensor.device!r}")
+    floats = {tensor.dtype for tensor in tensors if tensor.dtype.kind == "f"}
+    if len(floats) > 1:
+        names = " and ".join(sorted(str(dtype) for dtype in floats))
+        raise TypeError(f"{name}: {names} mixed; convert one with .astype(), nothing is promoted silently")

@@ -1,0 +1,22 @@
+"""The errors a user's data or files can cause: one class to catch, one clear message each.
+
+Programming mistakes (a wrong shape, a wrong dtype) stay ``TypeError`` and ``ValueError``. What comes from outside the
+program, a data file, a checkpoint, a download, raises one of these, so that a command line catches :class:`MinitlError`
+and prints the message without a traceback.
+"""
+
+
+class MinitlError(ValueError):
+    """Something outside the program is wrong; the message names it and says what to do."""
+
+
+class DataError(MinitlError):
+    """A data file or folder cannot be used; the message names ``file:line``, what was expected and what was found."""
+
+
+class CheckpointError(MinitlError):
+    """A model folder, a weights file, a configuration or a tokenizer cannot be used."""
+
+
+class DownloadError(MinitlError):
+    """Weights could not be fetched; the message lists the sources that were tried."""

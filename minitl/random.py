@@ -1,0 +1,90 @@
+"""Random numbers that are the same everywhere: a seed, a call counter, and the Philox kernel.
+
+A :class:`Generator` has no hidden state: (seed, call) is all of it, so saving two integers resumes it exactly. Each
+dropout site takes one call per training forward; within a call, bits are addressed by element number. See
+``kernels/philox``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from minitl.kernels.launch import Array
+from minitl.kernels.select import select
+
+# Calls from 2^63 up never collide with a generator's own, which count from 0: data order has its own half of the
+# counter.
+_ORDER_CALLS = 2**63
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"a seed is an integer in [0, 2^64), got {seed}")
+
+
+@dataclass
+class Generator:
+    """A source of random calls: ``seed`` is the 64-bit Philox key, ``call`` the number of the next use."""
+
+    seed: int = 0
+    call: int = 0
+
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
+
+    def next_call(self) -> tuple[int, int]:
+        """Return (seed, call) for one use and move on to the next call."""
+        call = self.call
+        self.call += 1
+        return self.seed, call
+
+    def normal(self, shape: tuple[int, ...], *, std: float = 1.0) -> Array:
+        """Return float64 normal numbers of mean 0 on the host, by the Box-Muller transform of one call's words."""
+        count = math.prod(shape)
+        pairs = (count + 1) // 2
+        seed, call = self.next_call()
+        bits = select("philox", "cpu").words(2 * pairs, seed=seed, call=call, xp=np)
+        uniform = (bits.astype(np.float64) + 0.5) / 2**32  # inside (0, 1): its logarithm is finite
+        radius = np.sqrt(-2 * np.log(uniform[:pairs]))
+        angle = 2 * np.pi * uniform[pairs:]
+        normals = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+        return std * normals[:count].reshape(shape)
+
+
+_default = Generator()
+
+
+def default_generator() -> Generator:
+    """Return the generator that dropout and parameter initialisation use unless given another."""
+    return _default
+
+
+def manual_seed(seed: int) -> Generator:
+    """Set the default generator to ``seed`` with its call counter at 0, and return it.
+
+    Raises:
+        ValueError: the seed is not in [0, 2^64).
+    """
+    _check_seed(seed)
+    _default.seed = int(seed)
+    _default.call = 0
+    return _default
+
+
+def permutation(count: int, *, seed: int, stream: int) -> Array:
+    """Return a random order of ``range(count)``, a pure function of its arguments: int64 (count,).
+
+    Args:
+        count: how many.
+        seed: 64-bit key.
+        stream: number of this permutation under the seed, for example the epoch; 0 <= stream < 2^63.
+    """
+    _check_seed(seed)
+    if not 0 <= stream < 2**63:
+        raise ValueError(f"stream must be in [0, 2^63), got {stream}")
+    bits = select("philox", "cpu").words(2 * count, seed=seed, call=_ORDER_CALLS + stream, xp=np).astype(np.uint64)
+    keys = bits[:count] << np.uint64(32) | bits[count:]
+    return np.argsort(keys, kind="stable")
