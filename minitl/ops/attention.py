@@ -1,0 +1,109 @@
+"""Scaled dot-product self-attention over packed sentences (Vaswani et al. 2017, section 3.2).
+
+For each sentence and head, with rows q, k, v of shape (length, K):
+
+    s = scale * q k^T,   p = softmax(s),   d = dropout(p),   context = d v
+
+    dv = d^T dcontext,   dd = dcontext v^T,   dp = dd through the dropout,   ds = p * (dp - sum_k dp p)
+    dq = scale * ds k,   dk = scale * ds^T q
+
+Saved: q, k, v and one number a row and head, the log of the softmax's denominator; the probabilities, length^2
+numbers, are computed again in backward (Dao et al. 2022).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minitl.autograd import Function
+from minitl.kernels.launch import Array
+from minitl.kernels.select import select
+from minitl.ops.dropout import draw
+from minitl.ops.registry import register
+from minitl.random import Generator
+from minitl.tensor import Tensor
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: np.ndarray,
+    *,
+    heads: int,
+    dropout: float = 0.0,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Return the context of every token, attending within its own sentence, with scale ``1 / sqrt(K)``.
+
+    Args:
+        q, k, v: (T, D), D = heads * K.
+        cu_seqlens: (B + 1,) offsets of the sentences in the T rows: first 0, last T, growing.
+        heads: H.
+        dropout: probability of dropping an attention weight.
+        generator: of the dropout, the default generator if None.
+
+    Returns:
+        (T, D).
+
+    Raises:
+        ValueError: shapes or offsets that do not fit.
+    """
+    if not q.shape == k.shape == v.shape or q.ndim != 2:
+        raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} must be three equal (T, D)")
+    if heads < 1 or q.shape[1] % heads:
+        raise ValueError(f"attention: {q.shape[1]} columns cannot be divided among {heads} heads")
+    check_offsets(cu_seqlens, q.shape[0])
+    scale = 1 / math.sqrt(q.shape[1] // heads)
+    context: Tensor = Attention.apply(
+        q, k, v, cu_seqlens=cu_seqlens, heads=heads, scale=scale, **draw(dropout, generator)
+    )
+    return context
+
+
+def check_offsets(cu_seqlens: np.ndarray, tokens: int) -> None:
+    """Raise unless ``cu_seqlens`` cuts ``tokens`` rows into sentences of at least one token."""
+    offsets = np.asarray(cu_seqlens)
+    if offsets.ndim != 1 or offsets.size < 2 or offsets.dtype.kind not in "iu":
+        raise ValueError(f"cu_seqlens must be (B + 1,) integers with B >= 1, got {offsets.dtype} {offsets.shape}")
+    if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets.astype(np.int64)) < 1).any():
+        raise ValueError(f"cu_seqlens must grow from 0 to {tokens}, the number of tokens; got {offsets.tolist()}")
+
+
+@register("attention")
+class Attention(Function):
+    def forward(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        *,
+        cu_seqlens: np.ndarray,
+        heads: int,
+        scale: float,
+        dropout: float,
+        seed: int,
+        call: int,
+    ) -> Array:
+        self.q, self.k, self.v = (self.xp.ascontiguousarray(rows) for rows in (q, k, v))
+        self.options = {"heads": heads, "scale": scale, "dropout": dropout, "seed": seed, "call": call}
+        self.cu_seqlens = cu_seqlens
+        context: Array
+        context, self.log_sum_exp = select("attention", self.device).forward(
+            self.q, self.k, self.v, cu_seqlens, **self.options
+        )
+        return context
+
+    def backward(self, grad_context: Array) -> tuple[Array, Array, Array]:
+        grads: tuple[Array, Array, Array] = select("attention", self.device).backward(
+            self.xp.ascontiguousarray(grad_context),
+            self.q,
+            self.k,
+            self.v,
+            self.log_sum_exp,
+            self.cu_seqlens,
+            **self.options,
+        )
+        return grads

@@ -1,0 +1,98 @@
+"""Cross-entropy of logits and integer labels: log-softmax, negative log-likelihood, mean over the scored rows; fused.
+
+    loss    = sum_n w_n * (logsumexp(x_n) - x_n[label_n]) / sum_n w_n       over rows whose label is not ignore_index
+    dx[n,c] = dloss * w_n / sum w * (softmax(x_n)[c] - [c == label_n])       0 in ignored rows
+
+``w_n`` is the class weight of the row's label, 1 without class weights; with label smoothing the target is spread, see
+``kernels/cross_entropy/reference.py``. Saved: logits, labels and each row's logsumexp. With no scored row the loss is
+exactly 0 with zero gradient; PyTorch gives NaN.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minitl.autograd import Function
+from minitl.device import move
+from minitl.kernels.launch import Array
+from minitl.kernels.select import select
+from minitl.ops.embedding import check_ids
+from minitl.ops.registry import register
+from minitl.tensor import Tensor
+
+#: The label of a row that is not scored, as in PyTorch and transformers.
+IGNORE_INDEX = -100
+
+
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor | np.ndarray,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    class_weights: Tensor | np.ndarray | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return the mean cross-entropy over the rows whose label is not ``ignore_index``, a tensor without dimensions.
+
+    Args:
+        logits: (N, C).
+        labels: (N,) integers in [0, C), or ``ignore_index``.
+        class_weights: (C,) non-negative, or None for all 1.
+        label_smoothing: share of each target that is spread evenly over the classes, in [0, 1).
+
+    Raises:
+        TypeError: labels that are no integers.
+        ValueError: shapes that do not fit, or a label out of range; the message names its value and position.
+    """
+    host = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if host.dtype.kind not in "iu":
+        raise TypeError(f"cross_entropy: labels must be integers, not {host.dtype}")
+    if logits.ndim != 2 or logits.shape[1] == 0 or host.shape != logits.shape[:1]:
+        raise ValueError(f"cross_entropy needs logits (N, C) and labels (N,), got {logits.shape} and {host.shape}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1), got {label_smoothing}")
+    check_ids(np.where(host == ignore_index, 0, host), logits.shape[1], name="label")
+    weights = None
+    if class_weights is not None:
+        source = class_weights.array if isinstance(class_weights, Tensor) else np.asarray(class_weights)
+        if source.shape != logits.shape[1:]:
+            raise ValueError(f"cross_entropy: class_weights {source.shape} for {logits.shape[1]} classes")
+        weights = move(source, logits.device).astype(logits.dtype)
+    loss: Tensor = CrossEntropy.apply(
+        logits, labels=host, class_weights=weights, ignore_index=ignore_index, label_smoothing=label_smoothing
+    )
+    return loss
+
+
+@register("cross_entropy")
+class CrossEntropy(Function):
+    def forward(
+        self,
+        logits: Array,
+        *,
+        labels: np.ndarray,
+        class_weights: Array | None,
+        ignore_index: int,
+        label_smoothing: float,
+    ) -> Array:
+        self.logits = self.xp.ascontiguousarray(logits)
+        self.labels = move(labels, self.device)
+        self.class_weights = class_weights
+        self.options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
+        loss: Array
+        loss, self.log_sum_exp, self.total_weight = select("cross_entropy", self.device).forward(
+            self.logits, self.labels, self.class_weights, **self.options
+        )
+        return loss
+
+    def backward(self, grad_loss: Array) -> Array:
+        grad_logits: Array = select("cross_entropy", self.device).backward(
+            grad_loss,
+            self.logits,
+            self.labels,
+            self.class_weights,
+            self.log_sum_exp,
+            self.total_weight,
+            **self.options,
+        )
+        return grad_logits

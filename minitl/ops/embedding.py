@@ -1,0 +1,116 @@
+"""Rows of tables by number, summed over tables: BERT's word + position + segment in one op.
+
+    y[t] = sum_i table_i[ids_i[t]];      dtable_i[r] = sum of dy[t] over the t with ids_i[t] == r
+
+Saved: the ids. Word tables are the largest parameters, so their gradient goes straight into the optimizer's buffer
+where there is one. The row ``padding_id`` of a table gets no gradient, as ``torch.nn.Embedding(padding_idx=...)`` has
+it; its forward value is used like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from minitl.autograd import WRITTEN, Function, Written
+from minitl.device import move
+from minitl.kernels.launch import Array
+from minitl.kernels.select import select
+from minitl.ops.registry import register
+from minitl.ops.shape import reshape
+from minitl.tensor import Tensor
+
+Ids: TypeAlias = "np.ndarray | Tensor"
+
+
+def embedding(table: Tensor, ids: Ids, *, padding_id: int | None = None) -> Tensor:
+    """Return ``table[ids]``.
+
+    Args:
+        table: (V, D).
+        ids: integers in [0, V), any shape.
+        padding_id: a row that gets no gradient, or None.
+
+    Returns:
+        (*ids.shape, D).
+
+    Raises:
+        TypeError: the ids are no integers.
+        ValueError: an id is out of range; the message names it and its position.
+    """
+    ids = _integers(ids)
+    y = embedding_sum([table], [ids.reshape(-1)], padding_ids=[padding_id])
+    return y if ids.ndim == 1 else reshape(y, (*ids.shape, table.shape[1]))
+
+
+def embedding_sum(tables: Sequence[Tensor], ids: Sequence[Ids], *, padding_ids: Sequence[int | None]) -> Tensor:
+    """Return the sum over tables of the rows that each table's ids choose.
+
+    Args:
+        tables: each (V_i, D).
+        ids: for each table (T,) integers in [0, V_i).
+        padding_ids: for each table a row that gets no gradient, or None.
+
+    Returns:
+        (T, D).
+    """
+    hosts = [_integers(index) for index in ids]
+    for table, index in zip(tables, hosts, strict=True):
+        check_ids(index, table.shape[0], name="id")
+    y: Tensor = Embedding.apply(*tables, ids=hosts, padding_ids=list(padding_ids))
+    return y
+
+
+def check_ids(ids: np.ndarray, count: int, *, name: str) -> None:
+    """Raise a ValueError that names the first value outside [0, count) and its position.
+
+    This is done on the host, before any kernel runs: a GPU would wrap around or stop the process.
+    """
+    wrong = (ids < 0) | (ids >= count)
+    if wrong.any():
+        position = tuple(int(i) for i in np.argwhere(wrong)[0])
+        place = position[0] if len(position) == 1 else position
+        raise ValueError(
+            f"{name} {ids[position]} at position {place} is out of range: there are {count}, 0 to {count - 1}"
+        )
+
+
+def _integers(ids: Ids) -> np.ndarray:
+    host = ids.numpy() if isinstance(ids, Tensor) else np.asarray(ids)
+    if host.dtype.kind not in "iu":
+        raise TypeError(f"embedding: ids must be integers, not {host.dtype}")
+    return host
+
+
+@register("embedding")
+class Embedding(Function):
+    def forward(self, *tables: Array, ids: list[np.ndarray], padding_ids: list[int | None]) -> Array:
+        self.ids = [move(index, self.device) for index in ids]
+        self.padding_ids = padding_ids
+        self.table_shapes = [table.shape for table in tables]
+        contiguous = [self.xp.ascontiguousarray(table) for table in tables]
+        y: Array = select("embedding", self.device).forward(contiguous, self.ids)
+        return y
+
+    def backward(self, grad_y: Array) -> tuple[Array | Written | None, ...]:
+        grad_y = self.xp.ascontiguousarray(grad_y)
+        return tuple(
+            self._table_gradient(grad_y, number) if needed else None
+            for number, needed in enumerate(self.needs_gradient)
+        )
+
+    def _table_gradient(self, grad_y: Array, number: int) -> Array | Written:
+        slot = self.slot(number)
+        if slot is None:
+            out = self.xp.zeros(self.table_shapes[number], dtype=grad_y.dtype)
+        else:
+            out = slot.array
+            if not slot.written:
+                out[...] = 0
+            slot.written = True
+        select("embedding", self.device).backward(
+            grad_y, self.ids[number], out=out, padding_index=self.padding_ids[number]
+        )
+        return out if slot is None else WRITTEN

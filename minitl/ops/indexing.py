@@ -1,0 +1,84 @@
+"""Taking elements out, and putting rows in.
+
+y = x[index]:               dx = zeros with dy added at ``index``; an element that was taken twice gets both gradients
+y = scatter_rows(x, rows):  y = zeros with y[rows] = x, rows without repeats;   dx = dy[rows]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minitl.autograd import Function
+from minitl.device import move
+from minitl.kernels.launch import Array
+from minitl.ops.registry import register
+from minitl.tensor import Tensor
+
+
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """Return ``x[index]`` for any index NumPy takes: integers, slices, ..., None, integer or boolean arrays, or a
+    tuple.
+
+    Raises:
+        IndexError: an integer is out of range.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    return GetItem.apply(x, index=tuple(_index_part(part, x) for part in parts))
+
+
+def _index_part(part: Any, x: Tensor) -> Any:
+    if isinstance(part, Tensor):
+        part = part.numpy()
+    return np.asarray(part) if isinstance(part, list) else part
+
+
+def scatter_rows(x: Tensor, rows: np.ndarray, count: int) -> Tensor:
+    """Return ``count`` rows of zeros in which row ``rows[i]`` is ``x[i]``.
+
+    Args:
+        x: (N, ...).
+        rows: (N,) integers in [0, count), no two equal.
+        count: length of the result.
+
+    Raises:
+        ValueError: a row is out of range or named twice.
+    """
+    rows = np.asarray(rows)
+    if rows.shape != x.shape[:1]:
+        raise ValueError(f"scatter_rows: {x.shape[0]} rows of values for {rows.shape} row numbers")
+    if rows.size and not (rows.min() >= 0 and rows.max() < count):
+        raise ValueError(f"scatter_rows: row numbers must be in [0, {count}), found {rows.min()} to {rows.max()}")
+    if np.unique(rows).size != rows.size:
+        raise ValueError("scatter_rows: a row number occurs twice; the values would overwrite each other")
+    return ScatterRows.apply(x, rows=rows, count=count)
+
+
+@register("getitem")
+class GetItem(Function):
+    def forward(self, x: Array, *, index: tuple[Any, ...]) -> Array:
+        self.x_shape = x.shape
+        self.has_arrays = any(isinstance(part, np.ndarray) for part in index)
+        self.index = tuple(move(part, self.device) if isinstance(part, np.ndarray) else part for part in index)
+        return x[self.index]
+
+    def backward(self, grad_y: Array) -> Array:
+        grad_x = self.xp.zeros(self.x_shape, dtype=grad_y.dtype)
+        if self.has_arrays:
+            self.xp.add.at(grad_x, self.index, grad_y)
+        else:
+            grad_x[self.index] = grad_y  # slices and integers take each element once
+        return grad_x
+
+
+@register("scatter_rows")
+class ScatterRows(Function):
+    def forward(self, x: Array, *, rows: np.ndarray, count: int) -> Array:
+        self.rows = move(rows, self.device)
+        y = self.xp.zeros((count, *x.shape[1:]), dtype=x.dtype)
+        y[self.rows] = x
+        return y
+
+    def backward(self, grad_y: Array) -> Array:
+        return grad_y[self.rows]

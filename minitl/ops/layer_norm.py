@@ -1,0 +1,86 @@
+"""Residual add, dropout and layer normalisation (Ba, Kiros, Hinton 2016), fused as BERT's sublayers end.
+
+    total = residual + dropout(x)
+    n     = (total - mean) * rstd,   rstd = 1 / sqrt(variance + eps)          row by row, over D columns
+    y     = n * weight + bias
+
+    g         = dy * weight
+    dtotal    = rstd * (g - mean(g) - n * mean(g * n))
+    dresidual = dtotal,                      dx    = dtotal through the dropout
+    dweight   = sum over rows of dy * n,     dbias = sum over rows of dy
+
+Saved: total, mean and rstd; ``n`` is computed again. The variance divides by D, not D - 1, as in the paper.
+"""
+
+from __future__ import annotations
+
+from minitl.autograd import Function
+from minitl.kernels.launch import Array
+from minitl.kernels.select import select
+from minitl.ops.dropout import draw
+from minitl.ops.registry import register
+from minitl.ops.shape import as_rows, reshape
+from minitl.random import Generator
+from minitl.tensor import Tensor
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    eps: float,
+    residual: Tensor | None = None,
+    dropout: float = 0.0,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Return the normalised rows of ``residual + dropout(x)``.
+
+    Args:
+        x: (..., D).
+        weight, bias: (D,).
+        eps: added to the variance.
+        residual: (..., D), added before normalising, or None.
+        dropout: probability of dropping an element of ``x``.
+        generator: of the dropout, the default generator if None.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    if x.ndim == 0 or weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
+        raise ValueError(
+            f"layer_norm: weight {weight.shape} and bias {bias.shape} must be the last length of x {x.shape}"
+        )
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(f"layer_norm: residual {residual.shape} differs from x {x.shape}")
+    inputs = (as_rows(x), weight, bias) if residual is None else (as_rows(x), weight, bias, as_rows(residual))
+    y: Tensor = LayerNorm.apply(*inputs, eps=eps, **draw(dropout, generator))
+    return y if x.ndim == 2 else reshape(y, x.shape)
+
+
+@register("layer_norm")
+class LayerNorm(Function):
+    def forward(
+        self, x: Array, weight: Array, bias: Array, *residual: Array, eps: float, dropout: float, seed: int, call: int
+    ) -> Array:
+        contiguous = self.xp.ascontiguousarray
+        self.dropout_options = {"dropout": dropout, "seed": seed, "call": call}
+        self.has_residual = bool(residual)
+        self.weight = contiguous(weight)
+        y: Array
+        y, self.total, self.mean, self.rstd = select("layer_norm", self.device).forward(
+            contiguous(x),
+            contiguous(residual[0]) if residual else None,
+            self.weight,
+            contiguous(bias),
+            eps=eps,
+            **self.dropout_options,
+        )
+        return y
+
+    def backward(self, grad_y: Array) -> tuple[Array, ...]:
+        grad_x, grad_residual, grad_weight, grad_bias = select("layer_norm", self.device).backward(
+            self.xp.ascontiguousarray(grad_y), self.total, self.weight, self.mean, self.rstd, **self.dropout_options
+        )
+        grads = (grad_x, grad_weight, grad_bias)
+        return (*grads, grad_residual) if self.has_residual else grads

@@ -1,0 +1,143 @@
+"""Check a derivative against finite differences.
+
+For an argument x, a direction d and a weight c for each output, backward must give the number that the function
+itself shows:
+
+    <c, f(x + h d) - f(x - h d)> / 2h   ~   <gradient of <c, f>, d>
+
+The five-point stencil (-f(x+2h) + 8 f(x+h) - 8 f(x-h) + f(x-2h)) / 12h has an error of order h^4, so with h = 1e-3 in
+float64 both rounding and truncation stay near 1e-12 of the largest gradient, and a tolerance of 1e-8 leaves no room
+for a wrong rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minitl.tensor import Tensor
+
+Floats = npt.NDArray[np.float64]
+Checked = Callable[..., "Tensor | tuple[Tensor, ...]"]
+
+STEP = 1e-3
+RELATIVE_TOLERANCE = 1e-8  # of the largest gradient in the same argument
+ABSOLUTE_TOLERANCE = 1e-11  # below it lies the rounding of the stencil itself
+LARGEST_FULL_CHECK = 64  # inputs or outputs with more elements are checked along random directions
+
+
+def check_gradients(function: Checked, *arrays: npt.ArrayLike, seed: int = 0) -> None:
+    """Raise unless ``function``'s backward agrees with finite differences in every argument.
+
+    Small arguments are checked element by element and small outputs weight by weight, so the whole Jacobian is
+    compared; larger ones along 8 random directions. Keep the values away from kinks and poles (0 for ``abs``, ``log``,
+    ``sqrt``): no finite difference is right there.
+
+    Args:
+        function: takes one Tensor per array, returns a Tensor or a tuple of them; the same result for the same input,
+            so seed a generator inside if it draws dropout.
+        arrays: the point at which to check, converted to float64.
+        seed: of the random directions.
+
+    Raises:
+        AssertionError: a gradient is wrong; the message names the function, the argument, the index and both values.
+
+    >>> from minitl import ops
+    >>> check_gradients(lambda x, y: ops.exp(x) * y, [0.5, 1.0], [2.0, 3.0])
+    """
+    points = [np.array(array, dtype=np.float64) for array in arrays]
+    name = getattr(function, "__qualname__", repr(function))
+    first = _evaluate(function, points)
+    if not np.array_equal(first, _evaluate(function, points), equal_nan=True):
+        raise AssertionError(
+            f"{name} gives different results for the same input; seed its generator inside the function"
+        )
+    random = np.random.default_rng(seed)
+    weights = list(_directions(first.shape, random))
+    gradients = [_gradients(function, points, weight) for _, weight in weights]
+    for argument in range(len(points)):
+        _check_argument(function, name, points, argument, weights, [g[argument] for g in gradients], random)
+
+
+def _check_argument(
+    function: Checked,
+    name: str,
+    points: list[Floats],
+    argument: int,
+    weights: list[tuple[str, Floats]],
+    gradients: list[Floats],
+    random: np.random.Generator,
+) -> None:
+    """Compare all weights times all directions of one argument, then report the worst."""
+    rows = []  # (where, direction, output weight, backward's value, finite difference)
+    for where, direction in _directions(points[argument].shape, random):
+        slope = _slope(function, points, argument, direction, STEP)
+        for (output, weight), gradient in zip(weights, gradients, strict=True):
+            rows.append((where, direction, output, weight, float((gradient * direction).sum()), float(weight @ slope)))
+    scale = max((abs(row[5]) for row in rows), default=0.0)
+    tolerance = RELATIVE_TOLERANCE * scale + ABSOLUTE_TOLERANCE
+    for where, direction, output, weight, actual, expected in rows:
+        if abs(actual - expected) <= tolerance:  # False for NaN, so a NaN fails
+            continue
+        steps = (1e-2, 1e-3, 1e-4)
+        differences = [float(weight @ _slope(function, points, argument, direction, step)) for step in steps]
+        raise AssertionError(
+            f"{name}: wrong gradient of the output {output}\n"
+            f"  with respect to argument {argument}, of shape {points[argument].shape}, {where}\n"
+            f"  backward says         {actual!r}\n"
+            f"  finite difference is  {expected!r}   (allowed difference {tolerance:.1e})\n"
+            + "".join(f"  with step {step:g}: {value!r}\n" for step, value in zip(steps, differences, strict=True))
+        )
+
+
+def _directions(shape: tuple[int, ...], random: np.random.Generator) -> Iterator[tuple[str, Floats]]:
+    """Yield every unit direction of a small array, 8 random ones of a large one, each with words for the message."""
+    size = int(np.prod(shape))
+    if size > LARGEST_FULL_CHECK:
+        for number in range(8):
+            yield f"along random direction {number}", random.standard_normal(shape)
+        return
+    for flat in range(size):
+        direction = np.zeros(size)
+        direction[flat] = 1
+        index = tuple(int(i) for i in np.unravel_index(flat, shape)) if shape else ()
+        yield f"at index {index}", direction.reshape(shape)
+
+
+def _outputs(function: Checked, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    result = function(*tensors)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _evaluate(function: Checked, points: list[Floats]) -> Floats:
+    """Return all outputs as one vector."""
+    results = _outputs(function, [Tensor(point.copy()) for point in points])
+    return np.concatenate([np.asarray(result.numpy(), dtype=np.float64).reshape(-1) for result in results])
+
+
+def _gradients(function: Checked, points: list[Floats], weight: Floats) -> list[Floats]:
+    """Return backward's gradients of ``<weight, outputs>``, one per argument."""
+    tensors = [Tensor(point.copy(), requires_grad=True) for point in points]
+    start = 0
+    total: Any = 0
+    for output in _outputs(function, tensors):
+        part = weight[start : start + output.size].reshape(output.shape)
+        total = total + (output * Tensor(part)).sum()
+        start += output.size
+    total.backward()
+    return [np.zeros(t.shape) if t.grad is None else np.array(t.grad.numpy()) for t in tensors]
+
+
+def _slope(function: Checked, points: list[Floats], argument: int, direction: Floats, step: float) -> Floats:
+    """Return the derivative of all outputs along ``direction``, by the five-point stencil."""
+
+    def value(steps: int) -> Floats:
+        moved = list(points)
+        moved[argument] = points[argument] + steps * step * direction
+        return _evaluate(function, moved)
+
+    slope: Floats = (8 * (value(1) - value(-1)) - (value(2) - value(-2))) / (12 * step)
+    return slope
