@@ -1,0 +1,17 @@
+"""minitl: a small transfer-learning framework to read and to use.
+
+Start reading at ``examples/ner_finetune.py`` and follow one sentence down: models, nn, ops, tensor and autograd,
+kernels. Importing this package loads the engine only; ``minitl.models`` and ``minitl.text`` are imported when you ask
+for them.
+"""
+
+from minitl import nn, ops, optim, testing
+from minitl._version import __version__
+from minitl.autograd import Function, no_grad
+from minitl.kernels.select import use_kernels
+from minitl.random import manual_seed
+from minitl.tensor import Tensor
+
+__all__ = [
+    "Function", "Tensor", "__version__", "manual_seed", "nn", "no_grad", "ops", "optim", "testing", "use_kernels",
+]  # fmt: skip

@@ -1,0 +1,141 @@
+"""Module: a tree of parameters. Assign Parameters and Modules (or lists of Modules) as attributes, and it finds
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from minitl.device import check_device, move
+from minitl.tensor import Tensor
+
+Self = TypeVar("Self", bound="Module")
+
+
+class Parameter(Tensor):
+    """A Tensor that a Module owns and an optimizer may change; it requires a gradient until it is frozen."""
+
+    __slots__ = ()
+
+    def __init__(self, array: Any, requires_grad: bool = True, device: str = "cpu") -> None:
+        super().__init__(array, requires_grad, device)
+
+
+class Module:
+    """Base class of layers and models.
+
+    A parameter's name is its path of attribute names, with positions for lists:
+    ``encoder.layer.0.output.dense.weight``. A subclass writes ``forward``; calling the module runs it.
+
+    Attributes:
+        training: whether dropout is active; :meth:`train` and :meth:`eval` set it for the whole tree.
+    """
+
+    training = True
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} needs a forward method")
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.forward(*args, **options)
+
+    # -- the tree ------------------------------------------------------------------------------------------------------
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yield the modules directly below this one, in the order they were assigned."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list | tuple):
+                for position, item in enumerate(value):
+                    if isinstance(item, Module):
+                        yield f"{name}.{position}", item
+
+    def modules(self) -> Iterator[Module]:
+        """Yield this module and all below it."""
+        yield self
+        for _, child in self.named_children():
+            yield from child.modules()
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield (name, parameter) for the whole tree; a parameter that is used in two places comes once, under its
+        first name."""
+        seen: set[Parameter] = set()
+        for name, parameter in self._walk(""):
+            if parameter not in seen:
+                seen.add(parameter)
+                yield name, parameter
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
+        for name, value in vars(self).items():
+            if isinstance(value, Parameter):
+                yield prefix + name, value
+        for name, child in self.named_children():
+            yield from child._walk(f"{prefix}{name}.")
+
+    def parameters(self) -> list[Parameter]:
+        """Return all parameters, each once."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    # -- modes ---------------------------------------------------------------------------------------------------------
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Switch dropout on for the whole tree (off with ``mode=False``); return the module."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: Self) -> Self:
+        """Switch dropout off for the whole tree; return the module."""
+        return self.train(False)
+
+    # -- values --------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the parameters' values by name, as read-only views (copies, where they are not on the host)."""
+        return {name: parameter.numpy() for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, npt.ArrayLike | Tensor]) -> None:
+        """Overwrite all parameters in place with the values of ``state``, converted to each parameter's dtype.
+
+        Raises:
+            ValueError: names are missing or unknown, or shapes differ; all are listed, and nothing has been changed.
+        """
+        parameters = dict(self.named_parameters())
+        values = {
+            name: value.numpy() if isinstance(value, Tensor) else np.asarray(value) for name, value in state.items()
+        }
+        problems = [f"missing: {name}" for name in parameters.keys() - values.keys()]
+        problems += [f"unknown: {name}" for name in values.keys() - parameters.keys()]
+        problems += [
+            f"{name}: expected shape {parameters[name].shape}, got {values[name].shape}"
+            for name in parameters.keys() & values.keys()
+            if parameters[name].shape != values[name].shape
+        ]
+        if problems:
+            raise ValueError("the state does not fit the module:\n  " + "\n  ".join(sorted(problems)))
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])
+
+    def to(self: Self, device: str | None = None, dtype: npt.DTypeLike | None = None) -> Self:
+        """Move or convert all parameters in place; return the module.
+
+        Gradients are dropped, and an optimizer that was built over these parameters has lost them: its next ``step()``
+        raises, build a new one.
+        """
+        if device is not None:
+            check_device(device)
+        if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"parameters are float32 or float64, not {np.dtype(dtype)}")
+        for parameter in self.parameters():
+            target = device or parameter.device
+            if parameter.device == target and dtype in (None, parameter.dtype):
+                continue
+            parameter.array = move(parameter.array, target).astype(dtype or parameter.dtype)
+            parameter.device = target
+            parameter._slot = None
+            parameter._grad = None
+        return self

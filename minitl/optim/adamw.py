@@ -1,0 +1,67 @@
+"""AdamW: Adam with decoupled weight decay (Loshchilov, Hutter 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from minitl.kernels.adamw.reference import Segment
+from minitl.kernels.select import select
+from minitl.optim.optimizer import Optimizer, ParameterGroup, check_not_negative
+from minitl.tensor import Tensor
+
+
+class AdamW(Optimizer):
+    """AdamW with PyTorch's arguments and defaults.
+
+        m = beta1 m + (1 - beta1) g,   v = beta2 v + (1 - beta2) g^2          moments of the gradient g
+        p = p - lr * ( m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay * p )
+
+    A plain list of parameters decays them all, exactly as in PyTorch; ``optim.decay_groups(model, weight_decay)``
+    exempts biases and layer norms. It differs from PyTorch in one rounding: the decay is subtracted together with the
+    step, see ``kernels/adamw/reference.py``.
+
+    Args:
+        parameters: tensors or ParameterGroups.
+        lr: learning rate.
+        betas: decay of the two moments, each in [0, 1).
+        eps: keeps the divisor away from 0.
+        weight_decay: share of a parameter that one step at lr 1 takes away.
+
+    Raises:
+        ValueError: a value out of its range, or parameters that do not fit; see Optimizer.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor | ParameterGroup],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be in [0, 1), got {betas}")
+        check_not_negative(eps=eps)
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+        self.betas, self.eps = betas, eps
+        xp = self.buffer.xp
+        self._first_moment = xp.zeros_like(self.buffer.parameters)
+        self._second_moment = xp.zeros_like(self.buffer.parameters)
+        self._steps = [0] * len(self._trained)
+
+    def _update(self, written: Sequence[int]) -> None:
+        segments = []
+        for number in written:
+            self._steps[number] += 1
+            offset, length = self.buffer.segments[number]
+            segments.append(Segment(offset, length, *self._rates(number), self._steps[number]))
+        select("adamw", self.buffer.device).update(
+            self.buffer.parameters,
+            self.buffer.gradients,
+            self._first_moment,
+            self._second_moment,
+            segments=segments,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            eps=self.eps,
+        )

@@ -1,0 +1,34 @@
+"""Clipping the gradient by its global norm (Pascanu, Mikolov, Bengio 2013)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from minitl.kernels.select import select
+from minitl.tensor import Tensor
+
+
+def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients by one factor so that their norm, taken as one vector, is at most ``max_norm``.
+
+    The factor is ``min(1, max_norm / (norm + 1e-6))``, as in PyTorch. Parameters without a gradient count as 0.
+
+    Returns:
+        The norm before clipping. If it is not finite, the gradients are left as they are: no factor repairs them.
+
+    Raises:
+        ValueError: ``max_norm`` is not positive.
+    """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be positive, got {max_norm}")
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return 0.0
+    flat = [gradient.array.reshape(-1) for gradient in gradients]
+    norm: float = select("adamw", gradients[0].device).global_norm(flat)
+    factor = max_norm / (norm + 1e-6)
+    if math.isfinite(norm) and factor < 1:
+        for gradient in flat:
+            gradient *= factor
+    return norm

@@ -1,0 +1,68 @@
+"""One flat buffer for all parameters of an optimizer, and one of the same layout for their gradients.
+
+    parameters  [ word_embeddings ...............| query.weight .....| query.bias | ... ]      (P,)
+    gradients   [ the same places                                                       ]      (P,)
+
+``parameter.array`` becomes a view of the first, ``parameter.grad`` of the second. The global norm and an optimizer
+step then are one pass over contiguous memory, whatever the number of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minitl.autograd import GradientSlot
+from minitl.device import module_of
+from minitl.tensor import Tensor
+
+
+class FlatBuffer:
+    """Moves trainable parameters into one buffer; each parameter keeps its identity, its values and its gradient.
+
+    Args:
+        trainable: tensors that require gradients, all of one dtype and device, no two the same.
+
+    Attributes:
+        parameters, gradients: (P,) arrays.
+        slots: one GradientSlot per parameter.
+        segments: (offset, length) per parameter.
+
+    Raises:
+        ValueError: mixed devices or dtypes.
+    """
+
+    def __init__(self, trainable: Sequence[Tensor]) -> None:
+        kinds = {(parameter.device, str(parameter.dtype)) for parameter in trainable}
+        if len(kinds) > 1:
+            raise ValueError(f"an optimizer's parameters share one device and dtype, found {sorted(kinds)}")
+        self.trainable = list(trainable)
+        self.device, dtype = kinds.pop() if kinds else ("cpu", "float32")
+        self.xp = module_of(self.device)
+        total = sum(parameter.size for parameter in trainable)
+        self.parameters = self.xp.empty(total, dtype=dtype)
+        self.gradients = self.xp.zeros(total, dtype=dtype)
+        self.segments: list[tuple[int, int]] = []
+        self.slots: list[GradientSlot] = []
+        offset = 0
+        for parameter in trainable:
+            self._adopt(parameter, offset)
+            offset += parameter.size
+
+    def _adopt(self, parameter: Tensor, offset: int) -> None:
+        part = slice(offset, offset + parameter.size)
+        view = self.parameters[part].reshape(parameter.shape)
+        view[...] = parameter.array
+        present = parameter.grad
+        slot = GradientSlot(self.gradients[part].reshape(parameter.shape), self.device)
+        parameter.array = view
+        parameter._grad = None
+        parameter._slot = slot
+        if present is not None:
+            parameter.grad = present
+        self.segments.append((offset, parameter.size))
+        self.slots.append(slot)
+
+    def owns(self, parameter: Tensor, number: int) -> bool:
+        """Tell whether ``parameter``, the given one in order, still lives here: ``to`` and a newer optimizer take it
+        away."""
+        return parameter._slot is self.slots[number]

@@ -1,0 +1,117 @@
+"""What all optimizers share: groups of parameters, the flat buffer, zero_grad, and the check before a step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from minitl.optim.flat_buffer import FlatBuffer
+from minitl.tensor import Tensor
+
+
+@dataclass
+class ParameterGroup:
+    """Parameters that are updated alike.
+
+    Attributes:
+        parameters: the tensors; those that do not require a gradient when the optimizer is built are left out of it.
+        weight_decay: None for the optimizer's own.
+        lr: learning rate, None for the optimizer's own; schedules change it.
+        names: the parameters' names, for messages and tables; empty if unknown.
+    """
+
+    parameters: list[Tensor]
+    weight_decay: float | None = None
+    lr: float | None = None
+    names: list[str] = field(default_factory=list)
+
+
+class Optimizer(ABC):
+    """Base class: subclasses keep their state in flat buffers and write :meth:`_update`.
+
+    Args:
+        parameters: tensors, or :class:`ParameterGroup` s (see ``decay_groups``).
+        lr: learning rate of the groups that bring none of their own.
+        weight_decay: likewise.
+
+    Attributes:
+        groups: with ``lr`` and ``weight_decay`` filled in; changing ``group.lr`` changes the next step.
+
+    Raises:
+        ValueError: no parameters, one of them twice, mixed dtypes or devices, or a negative rate.
+        TypeError: something that is neither a Tensor nor a group.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor | ParameterGroup], *, lr: float, weight_decay: float) -> None:
+        self.groups = _as_groups(parameters)
+        for group in self.groups:
+            group.lr = lr if group.lr is None else group.lr
+            group.weight_decay = weight_decay if group.weight_decay is None else group.weight_decay
+            check_not_negative(lr=group.lr, weight_decay=group.weight_decay)
+        listed = [(parameter, group) for group in self.groups for parameter in group.parameters]
+        if not listed:
+            raise ValueError("an optimizer needs at least one parameter")
+        if len({id(parameter) for parameter, _ in listed}) != len(listed):
+            raise ValueError("a parameter is given twice; tied parameters are listed once")
+        self._trained = [(parameter, group) for parameter, group in listed if parameter.requires_grad]
+        self._frozen = [parameter for parameter, _ in listed if not parameter.requires_grad]
+        self.buffer = FlatBuffer([parameter for parameter, _ in self._trained])
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient; one without (None) keeps its value, its moments and its step
+        count.
+
+        Raises:
+            RuntimeError: a parameter has left this optimizer since it was built: its module was moved or converted, its
+                ``requires_grad`` was changed, or a newer optimizer took it.
+        """
+        for number, (parameter, _) in enumerate(self._trained):
+            if not self.buffer.owns(parameter, number):
+                raise RuntimeError(f"a parameter of shape {parameter.shape} was moved, converted or given to a newer "
+                                   "optimizer: build the optimizer again")  # fmt: skip
+        if any(not p.requires_grad for p, _ in self._trained) or any(p.requires_grad for p in self._frozen):
+            raise RuntimeError("requires_grad of a parameter was changed: build the optimizer again")
+        written = [number for number, slot in enumerate(self.buffer.slots) if slot.written]
+        if not written:
+            return
+        self._update(written)
+        for number in written:
+            self._trained[number][0]._version.value += 1
+
+    def zero_grad(self) -> None:
+        """Forget all gradients: ``grad`` is None again."""
+        for slot in self.buffer.slots:
+            slot.written = False
+
+    def _rates(self, number: int) -> tuple[float, float]:
+        """Return learning rate and weight decay of parameter ``number``; its group's are filled in, never None."""
+        group = self._trained[number][1]
+        return group.lr or 0.0, group.weight_decay or 0.0
+
+    @abstractmethod
+    def _update(self, written: Sequence[int]) -> None:
+        """Update the parameters with these numbers in the buffer."""
+
+
+def _as_groups(parameters: Iterable[Tensor | ParameterGroup]) -> list[ParameterGroup]:
+    if isinstance(parameters, Tensor):
+        raise TypeError("an optimizer takes a list of parameters, not a single tensor")
+    groups: list[ParameterGroup] = []
+    loose: list[Tensor] = []
+    for item in parameters:
+        if isinstance(item, ParameterGroup):
+            groups.append(ParameterGroup(list(item.parameters), item.weight_decay, item.lr, list(item.names)))
+        elif isinstance(item, Tensor):
+            loose.append(item)
+        else:
+            raise TypeError(f"an optimizer takes Tensors or ParameterGroups, not {type(item).__name__}")
+    return [*groups, ParameterGroup(loose)] if loose else groups
+
+
+def check_not_negative(**values: Any) -> None:
+    """Raise a ValueError naming the first value that is negative or NaN."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
