@@ -1,0 +1,67 @@
+"""Text: CoNLL files, schemes, word pieces, windows and packed batches.
+
+Importing this package does not import ``tokenizers``; making a :class:`TextTokenizer` does.
+"""
+
+from minitl.text.alignment import AlignedSentence, EncodingReport, encode_sentence, encode_sentences
+from minitl.text.batch import IGNORED, PackedBatch
+from minitl.text.batching import Batch, batch_count, batches, decode, predict_tags
+from minitl.text.conll import Sentence, read_conll, write_conll
+from minitl.text.dataset import Dataset, load_corpus, read_folder
+from minitl.text.encoding import EncodedDataset, EncodedWindow, encode_dataset, excluded_entities
+from minitl.text.labels import LabelSet
+from minitl.text.schemes import (
+    SCHEMES,
+    Entity,
+    IllegalTransition,
+    Scheme,
+    convert,
+    detect_scheme,
+    illegal_transitions,
+    lenient_spans,
+    spans_to_tags,
+    tags_to_spans,
+)
+from minitl.text.tokenizer import TextTokenizer
+from minitl.text.windows import Window, plan_windows
+from minitl.text.words import Word, split_words
+
+__all__ = [
+    "IGNORED",
+    "SCHEMES",
+    "AlignedSentence",
+    "Batch",
+    "Dataset",
+    "EncodedDataset",
+    "EncodedWindow",
+    "EncodingReport",
+    "Entity",
+    "IllegalTransition",
+    "LabelSet",
+    "PackedBatch",
+    "Scheme",
+    "Sentence",
+    "TextTokenizer",
+    "Window",
+    "Word",
+    "batch_count",
+    "batches",
+    "convert",
+    "decode",
+    "detect_scheme",
+    "encode_dataset",
+    "encode_sentence",
+    "encode_sentences",
+    "excluded_entities",
+    "illegal_transitions",
+    "lenient_spans",
+    "load_corpus",
+    "plan_windows",
+    "predict_tags",
+    "read_conll",
+    "read_folder",
+    "spans_to_tags",
+    "split_words",
+    "tags_to_spans",
+    "write_conll",
+]

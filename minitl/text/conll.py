@@ -1,0 +1,231 @@
+"""Reading and writing CoNLL files: one word a line with its columns, an empty line after each sentence.
+
+::
+
+    -DOCSTART- -X- -X- O
+
+    EU NNP I-NP I-ORG
+    rejects VBZ I-VP O
+
+Only blanks (U+0020) and tabs separate columns and only line feeds separate lines: a word may be a no-break space, a
+zero-width space or hold a line separator (U+2028), and all of these do occur in text from the web. Source: the format
+of the CoNLL-2003 shared task, Tjong Kim Sang and De Meulder 2003.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from minitl.errors import DataError
+from minitl.text.schemes import split_tag
+
+DOCUMENT_START = "-DOCSTART-"
+_BLANKS = " \t"
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence: its words, their tags, and where it comes from.
+
+    Attributes:
+        words: the words, unchanged.
+        tags: one tag for each word, or None where the file has no tag column.
+        document: number of the document within its file, from 0.
+        source: name of the file.
+        line: line of the first word, from 1; word ``i`` stands on line ``line + i``.
+    """
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...] | None = None
+    document: int = 0
+    source: str = ""
+    line: int = 1
+
+    def __post_init__(self) -> None:
+        if self.tags is not None and len(self.tags) != len(self.words):
+            raise ValueError(f"a sentence of {len(self.words)} words has {len(self.tags)} tags")
+
+    def place(self, word: int = 0) -> str:
+        """``file:line`` of a word, for messages."""
+        return f"{self.source or 'sentence'}:{self.line + word}"
+
+
+def escaped(text: str, limit: int = 80) -> str:
+    """``text`` in quotes, cut to ``limit`` characters, with everything that does not print shown as an escape."""
+    return repr(text) if len(text) <= limit else repr(text[:limit])[:-1] + "...'"
+
+
+def read_conll(path: str | PathLike[str], *, word_column: int = 0, tag_column: int | None = -1) -> list[Sentence]:
+    """Read a CoNLL file.
+
+    A line with a tab is split at tabs, any other at blanks. Lines of blanks and tabs end a sentence, as does a line
+    whose first column is ``-DOCSTART-``, which also starts a new document. Windows line ends and a byte order mark
+    are accepted.
+
+    Args:
+        path: the file, UTF-8.
+        word_column: column of the words; negative numbers count from the right.
+        tag_column: column of the tags, or None to read words only.
+
+    Returns:
+        The sentences in order, at least one.
+
+    Raises:
+        DataError: naming ``file:line``, if the file cannot be read, is not UTF-8, holds no sentence, changes its number
+            of columns, lacks a column, or holds something that is not a tag.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return parse_conll(content, str(path), word_column=word_column, tag_column=tag_column)
+
+
+def parse_conll(content: bytes, source: str, *, word_column: int = 0, tag_column: int | None = -1) -> list[Sentence]:
+    """Read the bytes of a CoNLL file; ``source`` is its name in messages. See :func:`read_conll`."""
+    sentences: list[Sentence] = []
+    words: list[str] = []
+    tags: list[str] = []
+    expected = 0  # columns, known from the first line with words on
+    document, document_begun, first_line = 0, False, 1
+
+    def end_sentence() -> None:
+        nonlocal words, tags, document_begun
+        if words:
+            read_tags = None if tag_column is None else tuple(tags)
+            sentences.append(Sentence(tuple(words), read_tags, document, source, first_line))
+            words, tags, document_begun = [], [], True
+
+    for number, line in enumerate(_lines(content, source), 1):
+        cells = _cells(line)
+        if not cells:
+            end_sentence()
+            continue
+        if cells[0] == DOCUMENT_START:
+            end_sentence()
+            document += document_begun
+            document_begun = False
+            continue
+        expected = expected or _checked_columns(cells, word_column, tag_column, f"{source}:{number}")
+        if len(cells) != expected:
+            found = f"found {len(cells)}: {escaped(line)}"
+            raise DataError(f"{source}:{number}: expected {expected} columns as in the lines before, {found}")
+        if not words:
+            first_line = number
+        words.append(_checked_word(cells[word_column], line, f"{source}:{number}"))
+        if tag_column is not None:
+            tags.append(_checked_tag(cells[tag_column], f"{source}:{number}"))
+    end_sentence()
+    if not sentences:
+        raise DataError(f"{source}: expected sentences, one word a line, found none in {len(content)} bytes")
+    return sentences
+
+
+def _lines(content: bytes, source: str) -> list[str]:
+    """The lines of a file without their ends; ``str.splitlines`` would also split at U+2028, U+0085 and others."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        fix = "it begins like UTF-16, save it as UTF-8" if wide else "save the file as UTF-8"
+        byte = content[error.start]
+        raise DataError(
+            f"{source}:{line}: expected UTF-8, found byte 0x{byte:02x} at byte offset {error.start}; {fix}"
+        ) from error
+    text = text.removeprefix("\ufeff")
+    if "\r" in text and "\n" not in text:
+        raise DataError(f"{source}:1: expected lines that end in line feeds, found carriage returns only")
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def _cells(line: str) -> list[str]:
+    """The columns of a line, none for an empty one. Never ``str.split()``, which eats exotic spaces."""
+    line = line.strip(_BLANKS)
+    if not line:
+        return []
+    if "\t" in line:
+        return [cell.strip(_BLANKS) for cell in line.split("\t")]
+    return [cell for cell in line.split(" ") if cell]
+
+
+def _checked_columns(cells: list[str], word_column: int, tag_column: int | None, place: str) -> int:
+    """The number of columns, once the wanted ones are known to be among them and to differ."""
+    count = len(cells)
+    for name, column in (("word", word_column), ("tag", tag_column)):
+        if column is not None and not -count <= column < count:
+            raise DataError(f"{place}: expected a {name} in column {column}, found {count} column(s)")
+    if tag_column is not None and word_column % count == tag_column % count:
+        raise DataError(
+            f"{place}: expected a word and a tag, found {count} column(s): {escaped(' '.join(cells))}; "
+            "a file without tags is read with tag_column=None"
+        )
+    return count
+
+
+def _checked_word(word: str, line: str, place: str) -> str:
+    if not word:
+        raise DataError(f"{place}: expected a word, found an empty column: {escaped(line)}")
+    return word
+
+
+def _checked_tag(tag: str, place: str) -> str:
+    try:
+        split_tag(tag)
+        if not tag.isprintable():  # tags are printed in tables, where an escape sequence would do harm
+            raise ValueError
+    except ValueError:
+        raise DataError(f"{place}: expected a tag such as O, B-PER or I-PER, found {escaped(tag)}") from None
+    return tag
+
+
+def write_conll(
+    path: str | PathLike[str], sentences: Sequence[Sentence], *extra_columns: Iterable[Sequence[str]]
+) -> None:
+    """Write sentences as a CoNLL file that :func:`read_conll` reads back: word, tag if there are tags, extra columns.
+
+    Columns are separated by tabs. ``-DOCSTART-`` lines are written if there is more than one document.
+
+    Args:
+        path: the file to write.
+        sentences: what to write.
+        extra_columns: each one holds, for each sentence, one string for each word (predicted tags, say).
+
+    Raises:
+        ValueError: if a column has another length than the words, or if a word or a cell could not be read back (it is
+            empty, holds a tab or a line feed, ends in a blank or carriage return, or is ``-DOCSTART-``).
+    """
+    columns = [list(column) for column in extra_columns]
+    for column in columns:
+        if len(column) != len(sentences):
+            raise ValueError(f"an extra column has {len(column)} sentences, expected {len(sentences)}")
+    with_documents = len({sentence.document for sentence in sentences}) > 1
+    lines: list[str] = []
+    previous_document: int | None = None
+    for number, sentence in enumerate(sentences):
+        if with_documents and sentence.document != previous_document:
+            lines += [DOCUMENT_START, ""]
+        previous_document = sentence.document
+        values = [sentence.words, *([sentence.tags] if sentence.tags is not None else [])]
+        values += [tuple(column[number]) for column in columns]
+        if any(len(value) != len(sentence.words) for value in values):
+            counts = [len(value) for value in values]
+            raise ValueError(f"{sentence.place()}: a column has another length than the words: {counts}")
+        lines += [
+            "\t".join(_writable(cell, index, row) for index, cell in enumerate(row))
+            for row in zip(*values, strict=True)
+        ]
+        lines.append("")
+    text = "\n".join(lines) + ("\n" if lines else "")
+    if text.startswith("\ufeff"):  # a reader drops one mark; the word's own must stay
+        text = "\ufeff" + text
+    Path(path).write_bytes(text.encode("utf-8"))
+
+
+def _writable(cell: str, index: int, row: tuple[str, ...]) -> str:
+    """``cell`` if a reader would get it back, else a ``ValueError``."""
+    splits = "\n" in cell or "\t" in cell or cell.endswith("\r") or (len(row) == 1 and " " in cell)
+    if not cell or splits or cell != cell.strip(_BLANKS) or (index == 0 and cell == DOCUMENT_START):
+        raise ValueError(f"{escaped(cell)} cannot be a column of a CoNLL file: it would not be read back as it is")
+    return cell
