@@ -1,0 +1,5 @@
+"""Pictures: so far, entities in the terminal."""
+
+from minitl.viz.terminal import colour_entities, wants_colour
+
+__all__ = ["colour_entities", "wants_colour"]
