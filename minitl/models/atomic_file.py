@@ -1,0 +1,76 @@
+"""Writing a file so that a reader, a crash or a second writer never sees half of it."""
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from minitl.errors import CheckpointError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; when the block ends well, move it over ``path`` in one step.
+
+    The new file gets the permissions an ordinary new file would get (the umask is honoured, whatever the library that
+    writes it does), is flushed to the disk, and only then takes the name. When the block raises, the temporary file is
+    removed and ``path`` is untouched.
+
+    Args:
+        path: the file to write or overwrite; its folder must exist.
+
+    Yields:
+        The temporary path to write to; it exists already, empty, and may be replaced.
+
+    Raises:
+        CheckpointError: ``path`` exists and is not a regular file (a folder, a link, a device), or cannot be written.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise CheckpointError(f"{path}: exists and is not a regular file; it will not be replaced")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        os.close(handle)
+        yield temporary
+        os.chmod(temporary, mode)
+        _flush(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+    _flush(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` through :func:`replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def make_folder(folder: Path) -> None:
+    """Create ``folder`` and its parents; CheckpointError when something else has that name or it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise CheckpointError(f"{folder}: exists and is not a folder; choose another name") from None
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be created ({error.strerror})") from None
+
+
+def _flush(path: Path) -> None:
+    """Ask the operating system to put a file, or the names in a folder, on the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,287 @@
+"""BERT: a transformer encoder over word pieces (Devlin et al. 2019), and its token-classification head.
+
+    B sentences    S padded length    T tokens of the whole packed batch    V vocabulary    C classes
+    D model width  H heads            K = D / H head width                  F feed-forward width
+
+    input_ids (T,) -> embeddings (T, D) -> [ attention (T, D) -> feed-forward (T, F) -> (T, D) ] x layers -> logits
+    (T, C)
+
+Inside the model there is no padding: the tokens of all sentences lie end to end, and only attention needs to know
+where one ends (``cu_seqlens``). Attribute names follow Hugging Face's modules, so that a parameter has the same name
+in memory, in a checkpoint and in
+transformers: ``bert.encoder.layer.0.attention.self.query.weight``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from minitl import nn, ops
+from minitl.models.composed_attention import composed_attention, unpack_weights
+from minitl.models.config import BertConfig
+from minitl.models.outputs import EncoderOutput, TokenClassifierOutput
+from minitl.models.padding import Ids, Padding, check_ranges, pack
+from minitl.models.pretrained import PretrainedMixin
+from minitl.models.tagging import TaggingMixin
+from minitl.tensor import Tensor
+from minitl.text.batch import PackedBatch
+
+# hidden_act -> how ops.gelu is told; relu stands apart
+GELU_VARIANTS = {"gelu": "none", "gelu_python": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+
+
+def _linear(config: BertConfig, inputs: int, outputs: int, dtype: npt.DTypeLike) -> nn.Linear:
+    return nn.Linear(inputs, outputs, std=config.initializer_range, dtype=dtype)
+
+
+def _layer_norm(config: BertConfig, dtype: npt.DTypeLike) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, dtype=dtype)
+
+
+class BertEmbeddings(nn.Module):
+    """Word + position + segment vectors, normalised and dropped out."""
+
+    def __init__(self, config: BertConfig, dtype: npt.DTypeLike) -> None:
+        width, std = config.hidden_size, config.initializer_range
+        self.word_embeddings = nn.Embedding(
+            config.vocab_size, width, padding_id=config.pad_token_id, std=std, dtype=dtype
+        )
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width, std=std, dtype=dtype)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width, std=std, dtype=dtype)
+        self.LayerNorm = _layer_norm(config, dtype)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        tables = (self.word_embeddings, self.position_embeddings, self.token_type_embeddings)
+        total = ops.embedding_sum(
+            [table.weight for table in tables],
+            [batch.input_ids, batch.positions, batch.segments],
+            padding_ids=[table.padding_id for table in tables],
+        )  # (T, D)
+        return self.dropout(self.LayerNorm(total))  # type: ignore[no-any-return]
+
+
+class BertSelfAttention(nn.Module):
+    """Every token's weighted mean of its sentence's values, in H heads of width K = D / H."""
+
+    def __init__(self, config: BertConfig, dtype: npt.DTypeLike) -> None:
+        self.heads = config.num_attention_heads
+        self.dropout_probability = config.attention_probs_dropout_prob
+        self.query = _linear(config, config.hidden_size, config.hidden_size, dtype)
+        self.key = _linear(config, config.hidden_size, config.hidden_size, dtype)
+        self.value = _linear(config, config.hidden_size, config.hidden_size, dtype)
+
+    def forward(self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None) -> Tensor:
+        q, k, v = self.query(x), self.key(x), self.value(x)  # each (T, D)
+        dropout = self.dropout_probability if self.training else 0.0
+        if weights_out is None:
+            return ops.attention(q, k, v, cu_seqlens, heads=self.heads, dropout=dropout)  # (T, D)
+        context, weights = composed_attention(q, k, v, cu_seqlens, heads=self.heads, dropout=dropout)
+        weights_out.append(weights)
+        return context
+
+
+class BertSublayerOutput(nn.Module):
+    """The end of both sublayers: project back to width D, drop out, add the sublayer's input, normalise."""
+
+    def __init__(self, config: BertConfig, inputs: int, dtype: npt.DTypeLike) -> None:
+        self.dropout_probability = config.hidden_dropout_prob
+        self.dense = _linear(config, inputs, config.hidden_size, dtype)
+        self.LayerNorm = _layer_norm(config, dtype)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(self.dense(x), residual, dropout=self.dropout_probability)  # type: ignore[no-any-return]
+
+
+class BertAttention(nn.Module):
+    """The attention sublayer. (Hugging Face calls its first half ``self``; so does every checkpoint.)"""
+
+    def __init__(self, config: BertConfig, dtype: npt.DTypeLike) -> None:
+        self.self = BertSelfAttention(config, dtype)
+        self.output = BertSublayerOutput(config, config.hidden_size, dtype)
+
+    def forward(self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None) -> Tensor:
+        return self.output(self.self(x, cu_seqlens, weights_out), residual=x)  # type: ignore[no-any-return]
+
+
+class BertIntermediate(nn.Module):
+    """The wide half of the feed-forward sublayer: (T, D) -> (T, F), with the activation."""
+
+    def __init__(self, config: BertConfig, dtype: npt.DTypeLike) -> None:
+        self.activation = config.hidden_act
+        self.dense = _linear(config, config.hidden_size, config.intermediate_size, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.activation == "relu":
+            return ops.relu(self.dense(x))
+        # the bias goes to the fused bias + GELU kernel, which saves a pass over (T, F)
+        return ops.gelu(ops.linear(x, self.dense.weight), self.dense.bias, approximate=GELU_VARIANTS[self.activation])
+
+
+class BertLayer(nn.Module):
+    """Attention, then feed-forward; each adds to its input and normalises the sum ("post-LN")."""
+
+    def __init__(self, config: BertConfig, dtype: npt.DTypeLike) -> None:
+        self.attention = BertAttention(config, dtype)
+        self.intermediate = BertIntermediate(config, dtype)
+        self.output = BertSublayerOutput(config, config.intermediate_size, dtype)
+
+    def forward(self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None) -> Tensor:
+        attended = self.attention(x, cu_seqlens, weights_out)  # (T, D)
+        widened = self.intermediate(attended)  # (T, F)
+        return self.output(widened, residual=attended)  # type: ignore[no-any-return]  # (T, D)
+
+
+class BertEncoder(nn.Module):
+    """The stack of layers."""
+
+    def __init__(self, config: BertConfig, dtype: npt.DTypeLike) -> None:
+        self.layer = [BertLayer(config, dtype) for _ in range(config.num_hidden_layers)]
+
+    def forward(self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None) -> list[Tensor]:
+        """Return the input and the output of every layer, each (T, D)."""
+        hidden_states = [x]
+        for layer in self.layer:
+            hidden_states.append(layer(hidden_states[-1], cu_seqlens, weights_out))
+        return hidden_states
+
+
+class BertPooler(nn.Module):
+    """A vector for the whole sentence: tanh of a projection of its first token."""
+
+    def __init__(self, config: BertConfig, dtype: npt.DTypeLike) -> None:
+        self.dense = _linear(config, config.hidden_size, config.hidden_size, dtype)
+
+    def forward(self, x: Tensor, cu_seqlens: np.ndarray) -> Tensor:
+        return ops.tanh(self.dense(x[cu_seqlens[:-1]]))  # (B, D)
+
+
+class BertModel(PretrainedMixin, nn.Module):
+    """The encoder. New models start with random parameters; ``minitl.manual_seed`` makes them repeatable.
+
+    Args:
+        config: sizes and rates, with Hugging Face's names.
+        dtype: ``"float32"`` or ``"float64"``.
+        add_pooler: whether there is a pooler.
+    """
+
+    base_prefix = ""
+
+    def __init__(self, config: BertConfig, dtype: npt.DTypeLike = "float32", add_pooler: bool = True) -> None:
+        self.config = config
+        self.embeddings = BertEmbeddings(config, dtype)
+        self.encoder = BertEncoder(config, dtype)
+        self.pooler = BertPooler(config, dtype) if add_pooler else None
+
+    def forward(
+        self,
+        input_ids: PackedBatch | Ids,
+        attention_mask: Ids | None = None,
+        token_type_ids: Ids | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> EncoderOutput:
+        """Encode padded sentences (B, S), or a PackedBatch.
+
+        Args:
+            input_ids: (B, S) integers, or a PackedBatch, which brings everything else.
+            attention_mask: (B, S) of 0 and 1; all 1 if None.
+            token_type_ids: (B, S) integers; all 0 if None.
+            output_hidden_states: return the embeddings and every layer's output.
+            output_attentions: return the attention weights of every layer, through the composed attention.
+
+        Raises:
+            ValueError: ids out of range, shapes that do not fit, or attentions asked of a PackedBatch.
+        """
+        batch, padding = open_door(input_ids, attention_mask, token_type_ids, None, output_attentions)
+        encoded = self.encode(batch, output_hidden_states, output_attentions)
+        return encoded if padding is None else unpack(encoded, batch, padding)
+
+    def encode(self, batch: PackedBatch, output_hidden_states: bool, output_attentions: bool) -> EncoderOutput:
+        """Run the encoder on a packed batch; everything in the result is packed."""
+        check_ranges(batch, self.config)
+        weights: list[Tensor] | None = [] if output_attentions else None
+        states = self.encoder(self.embeddings(batch), batch.cu_seqlens, weights)
+        return EncoderOutput(
+            last_hidden_state=states[-1],
+            pooler_output=self.pooler(states[-1], batch.cu_seqlens) if self.pooler is not None else None,
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=None if weights is None else tuple(weights),
+        )
+
+
+class BertForTokenClassification(PretrainedMixin, TaggingMixin, nn.Module):
+    """The encoder and a linear classifier of every token.
+
+    Args:
+        config: with ``num_labels`` or ``id2label``.
+        dtype: ``"float32"`` or ``"float64"``.
+    """
+
+    base_prefix = "bert."
+
+    def __init__(self, config: BertConfig, dtype: npt.DTypeLike = "float32") -> None:
+        self.config = config
+        self.bert = BertModel(config, dtype, add_pooler=False)
+        rate = config.classifier_dropout
+        self.dropout = nn.Dropout(config.hidden_dropout_prob if rate is None else rate)
+        self.classifier = _linear(config, config.hidden_size, config.num_labels, dtype)
+
+    def forward(
+        self,
+        input_ids: PackedBatch | Ids,
+        attention_mask: Ids | None = None,
+        token_type_ids: Ids | None = None,
+        labels: Ids | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> TokenClassifierOutput:
+        """Classify the tokens of padded sentences (B, S), or of a PackedBatch; see BertModel.forward.
+
+        Args:
+            labels: (B, S) integers in [0, C), -100 where nothing is scored; or None. A PackedBatch brings its own.
+
+        Raises:
+            ValueError: besides BertModel's reasons, a label out of range or on a masked column.
+        """
+        batch, padding = open_door(input_ids, attention_mask, token_type_ids, labels, output_attentions)
+        encoded = self.bert.encode(batch, output_hidden_states, output_attentions)
+        logits: Tensor = self.classifier(self.dropout(encoded.last_hidden_state))  # (T, C)
+        loss, label_count = None, 0
+        if batch.labels is not None:
+            loss = ops.cross_entropy(logits, batch.labels)
+            label_count = int((batch.labels != ops.IGNORE_INDEX).sum())
+        if padding is not None:
+            logits, encoded = padding.unpack(logits), unpack(encoded, batch, padding)
+        return TokenClassifierOutput(logits, loss, label_count, encoded.hidden_states, encoded.attentions)
+
+
+def open_door(
+    input_ids: PackedBatch | Ids,
+    attention_mask: Ids | None,
+    token_type_ids: Ids | None,
+    labels: Ids | None,
+    output_attentions: bool,
+) -> tuple[PackedBatch, Padding | None]:
+    """Accept padded arrays or a PackedBatch; return it packed, and how to go back (None for what came packed)."""
+    if not isinstance(input_ids, PackedBatch):
+        return pack(input_ids, attention_mask, token_type_ids, labels)
+    if any(extra is not None for extra in (attention_mask, token_type_ids, labels)):
+        raise ValueError("a PackedBatch brings its own mask, segments and labels; pass nothing beside it")
+    if output_attentions:
+        raise ValueError(
+            "output_attentions needs padded input (B, S): the weights of a PackedBatch have no common shape"
+        )
+    return input_ids, None
+
+
+def unpack(encoded: EncoderOutput, batch: PackedBatch, padding: Padding) -> EncoderOutput:
+    """Put everything in ``encoded`` back into padded shapes; the pooler's output has no padding."""
+    states, weights = encoded.hidden_states, encoded.attentions
+    return EncoderOutput(
+        last_hidden_state=padding.unpack(encoded.last_hidden_state),
+        pooler_output=encoded.pooler_output,
+        hidden_states=None if states is None else tuple(padding.unpack(state) for state in states),
+        attentions=None if weights is None else tuple(unpack_weights(w, batch, padding) for w in weights),
+    )

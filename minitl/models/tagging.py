@@ -1,0 +1,113 @@
+"""From text to named entities: what BertForTokenClassification does besides classifying tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minitl.autograd import no_grad
+from minitl.models.pretrained import require_tokenizer
+from minitl.text.batch import PackedBatch
+from minitl.text.batching import batches, decode, predict_tags
+from minitl.text.conll import Sentence
+from minitl.text.encoding import EncodedDataset, encode_dataset
+from minitl.text.labels import LabelSet
+from minitl.text.schemes import lenient_spans
+from minitl.text.words import split_words
+
+if TYPE_CHECKING:
+    from minitl.models.config import BertConfig
+
+
+@dataclass(frozen=True)
+class Span:
+    """A named entity in a text.
+
+    Attributes:
+        text: its characters, ``whole_text[start:end]``.
+        label: its type, for example ``"PER"``.
+        start, end: first character and the one after the last.
+        score: mean probability of its words' tags, 0 to 1.
+    """
+
+    text: str
+    label: str
+    start: int
+    end: int
+    score: float
+
+
+class TaggingMixin:
+    """``tag`` and ``predict_tags`` for a token classifier whose labels are tags such as ``B-PER``."""
+
+    if TYPE_CHECKING:
+        config: BertConfig
+        training: bool
+
+        def __call__(self, *args: Any, **options: Any) -> Any: ...
+        def train(self, mode: bool = True) -> Any: ...
+
+    def predict_logits(self, batch: PackedBatch) -> npt.NDArray[Any]:
+        """Return the logits (T, C) of a packed batch, without dropout or recording; the mode is left as it was."""
+        was_training = self.training
+        self.train(False)
+        try:
+            with no_grad():
+                logits: npt.NDArray[Any] = self(batch).logits.numpy()
+                return logits
+        finally:
+            self.train(was_training)
+
+    def predict_tags(self, encoded: EncodedDataset, *, batch_size: int = 32) -> list[list[str]]:
+        """Return one tag for every word of every sentence, in order.
+
+        Args:
+            encoded: the sentences, from ``minitl.text.encode_dataset``.
+            batch_size: sentences at a time.
+        """
+        return predict_tags(encoded, self._labels(), self.predict_logits, batch_size=batch_size)
+
+    def tag(self, text: str) -> list[Span]:
+        """Find the named entities in a text of any length.
+
+        Args:
+            text: plain text; it is split into words as in CoNLL files, and read in overlapping windows where it is
+                long.
+
+        Returns:
+            The entities in order; ``text[span.start:span.end] == span.text``.
+
+        Raises:
+            CheckpointError: the model was loaded without a tokenizer.
+        """
+        words = split_words(text)
+        if not words:
+            return []
+        tokenizer = require_tokenizer(self)  # type: ignore[arg-type]
+        sentence = Sentence(tuple(word.text for word in words), None)
+        encoded = encode_dataset([sentence], tokenizer, {}, self.config.max_position_embeddings)
+        (batch,) = batches(encoded, batch_size=1, shuffle=False)
+        logits = self.predict_logits(batch.packed)
+        tags = decode(batch, logits, self._labels())[0]
+        scores = np.ones(len(words))  # a word without a piece is O for certain
+        probabilities = _softmax(logits)
+        for window, start in zip(batch.windows, batch.packed.cu_seqlens[:-1].tolist(), strict=True):
+            scores[window.words] = probabilities[window.columns + start].max(axis=1)
+        spans = []
+        for entity in lenient_spans(tags):
+            first, last = words[entity.start].start, words[entity.end - 1].end
+            score = float(scores[entity.start : entity.end].mean())
+            spans.append(Span(text[first:last], entity.type, first, last, score))
+        return spans
+
+    def _labels(self) -> LabelSet:
+        return LabelSet.from_id2label(self.config.id2label)
+
+
+def _softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    normalised: npt.NDArray[Any] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return normalised
