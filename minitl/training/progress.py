@@ -1,0 +1,73 @@
+"""A progress bar for training: loss, tokens per second, time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+
+class TrainingProgress:
+    """Shows how far an epoch is, on standard error: a moving bar on a terminal, one closing line elsewhere.
+
+    Use it in a ``with`` block and call :meth:`advance` after each step.
+
+    Args:
+        steps: how many there will be.
+        description: what stands before the bar.
+        stream: where to write, standard error by default.
+    """
+
+    def __init__(self, steps: int, description: str, stream: TextIO | None = None) -> None:
+        from tqdm import tqdm
+
+        self.stream = stream or sys.stderr
+        self.description = description
+        self.steps, self.done, self.tokens = steps, 0, 0
+        self.average_loss = 0.0
+        self._labels = 0
+        self._start = time.perf_counter()
+        layout = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {elapsed}<{remaining}{postfix}"
+        self._bar = tqdm(
+            total=steps,
+            desc=description,
+            file=self.stream,
+            disable=not self.stream.isatty(),
+            dynamic_ncols=True,
+            leave=False,
+            bar_format=layout,
+        )
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens read per second since the start."""
+        return self.tokens / max(time.perf_counter() - self._start, 1e-9)
+
+    def advance(self, loss: float, *, labels: int, tokens: int) -> None:
+        """Count one step with its mean loss over ``labels`` labels, and the tokens it read."""
+        self.done += 1
+        self.tokens += tokens
+        self._labels += labels
+        if self._labels:
+            self.average_loss += (loss - self.average_loss) * labels / self._labels
+        self._bar.set_postfix_str(
+            f"loss {self.average_loss:.3f}, {self.tokens_per_second:,.0f} tokens/s", refresh=False
+        )
+        self._bar.update()
+
+    def __enter__(self) -> TrainingProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        if kind is None:
+            seconds = time.perf_counter() - self._start
+            rate = f"{self.tokens_per_second:,.0f} tokens/s"
+            print(
+                f"{self.description}: loss {self.average_loss:.3f}, {rate}, {seconds:.0f} s",
+                file=self.stream,
+                flush=True,
+            )

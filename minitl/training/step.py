@@ -1,0 +1,73 @@
+"""One optimizer step over one or several batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minitl import optim
+from minitl.models.bert import BertForTokenClassification
+from minitl.ops import IGNORE_INDEX
+from minitl.text.batch import PackedBatch
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step saw.
+
+    Attributes:
+        loss: mean loss over all scored labels of the step, before the update.
+        gradient_norm: global norm of the gradients before clipping.
+        label_count, token_count: scored labels and tokens read.
+        skipped: True where no label was scored: the optimizer was left alone, since even a zero gradient would decay
+            weights.
+    """
+
+    loss: float
+    gradient_norm: float
+    label_count: int
+    token_count: int
+    skipped: bool
+
+
+def train_step(
+    model: BertForTokenClassification,
+    batches: Sequence[PackedBatch],
+    optimizer: optim.Optimizer,
+    *,
+    schedule: optim.Schedule | None = None,
+    max_norm: float = 1.0,
+) -> StepResult:
+    """Accumulate the gradients of ``batches`` and update once, as if they were one batch.
+
+    The loss of a batch is a mean over its scored labels, so each is weighted by its share of all labels of the step.
+    (Averaging the means instead would count a label in a short batch more than one in a long batch.) Gradients are
+    clipped to ``max_norm``, applied, and forgotten; the schedule moves on.
+
+    Args:
+        model: in training mode.
+        batches: with labels; one for no accumulation.
+        optimizer: over the model's parameters, without gradients left over.
+        schedule: of the optimizer's learning rate, or None.
+        max_norm: largest global gradient norm.
+
+    Raises:
+        ValueError: no batches, or a batch without labels.
+    """
+    if not batches or any(batch.labels is None for batch in batches):
+        raise ValueError("train_step needs at least one batch, and labels in every batch")
+    counts = [int((batch.labels != IGNORE_INDEX).sum()) for batch in batches]
+    total, tokens = sum(counts), sum(batch.token_count for batch in batches)
+    if total == 0:
+        return StepResult(0.0, 0.0, 0, tokens, skipped=True)
+    loss = 0.0
+    for batch, count in zip(batches, counts, strict=True):
+        share = model(batch).loss * (count / total)
+        share.backward()
+        loss += share.item()
+    norm = optim.clip_grad_norm(model.parameters(), max_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    if schedule is not None:
+        schedule.step()
+    return StepResult(loss, norm, total, tokens, skipped=False)
