@@ -1,0 +1,33 @@
+"""What all tests share: Hypothesis profiles, and the strict device.
+
+``ci`` (the default) draws the same examples on every run, so that a red test is red for everyone; ``long`` draws new and many
+more ones: ``HYPOTHESIS_PROFILE=long pytest``. Both print how to repeat a failure.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import strict_array
+from hypothesis import settings
+
+import minitl
+import minitl.device
+
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("long", derandomize=False, deadline=None, print_blob=True, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture
+def strict_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The device of ``strict_array``, whose arrays refuse whatever CuPy's would; the reference kernels run on it."""
+    monkeypatch.setitem(minitl.device._MODULES, "strict", strict_array)
+    with minitl.use_kernels("reference"):
+        yield "strict"
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Each test starts with the same random state, whichever ran before it."""
+    minitl.manual_seed(0)
