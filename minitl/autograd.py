@@ -18,8 +18,10 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minitl.device import module_of
-from minitl.kernels.launch import Array, is_array
+from minitl.kernels.launch import Array, array_module, is_array
 from minitl.tensor import Tensor
 
 _grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)
@@ -145,13 +147,18 @@ class Function:
     # -- recording -----------------------------------------------------------------------------------------------------
 
     def _wrap_output(self, array: Any, index: int) -> Tensor:
-        if not is_array(array):  # a full reduction gives a NumPy scalar
-            array = self.xp.asarray(array)
-        if array.dtype == object:
-            raise TypeError(f"{type(self).__name__}.forward must return an array or a tuple of arrays (output {index})")
-        output = Tensor._wrap(array, self.device)
+        output = Tensor._wrap(self._as_array(array, f"output {index} of forward"), self.device)
         output.output_index = index
         return output
+
+    def _as_array(self, value: Any, what: str) -> Array:
+        """Check what forward or backward returned; a full reduction of NumPy's gives a scalar, which becomes an array."""
+        if is_array(value):
+            array: Array = value
+            return array
+        if not isinstance(value, int | float | np.generic):
+            raise TypeError(f"{type(self).__name__}: {what} is {type(value).__name__}, not an array of its device")
+        return self.xp.asarray(value)
 
     def _share_versions(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
         """Give an output that is a view of an input that input's version counter."""
@@ -163,7 +170,8 @@ class Function:
                     output._version = tensor._version
 
     def _record(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
-        saved = [value for value in vars(self).values() if is_array(value)]
+        kept = (part for value in vars(self).values() for part in (value if isinstance(value, list | tuple) else (value,)))
+        saved = [value for value in kept if is_array(value) and array_module(value) is self.xp]
         self.edges = tuple(
             Edge(tensor.creator or tensor, tensor.output_index) if needed else None
             for tensor, needed in zip(inputs, self.needs_gradient, strict=True)
@@ -192,13 +200,17 @@ class Function:
                 "call backward() before the in-place write (optimizer step, load_state_dict, copy_)"
             )
         filled = [
-            self.xp.zeros(shape, dtype) if grad is None else grad
+            self.xp.zeros(shape, dtype) if grad is None else self.xp.asarray(grad)
             for grad, (shape, dtype) in zip(grads, self._output_arrays, strict=True)
         ]
         returned = self.backward(*filled)
-        results = returned if isinstance(returned, tuple) else (returned,)
-        if len(results) != len(self.edges):
-            raise RuntimeError(f"{name}.backward returned {len(results)} gradients for {len(self.edges)} inputs")
+        grads_in = returned if isinstance(returned, tuple) else (returned,)
+        if len(grads_in) != len(self.edges):
+            raise RuntimeError(f"{name}.backward returned {len(grads_in)} gradients for {len(self.edges)} inputs")
+        results = tuple(
+            grad if grad is None or isinstance(grad, Written) else self._as_array(grad, f"gradient {index} of backward")
+            for index, grad in enumerate(grads_in)
+        )
         for index, (grad, (shape, dtype)) in enumerate(zip(results, self._input_arrays, strict=True)):
             if grad is None or isinstance(grad, Written):
                 continue

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import numpy as np
 
-from minitl.kernels.launch import Array
+from minitl.kernels.launch import Array, is_array
 
 # device kind -> the array module that allocates there
 _MODULES: dict[str, ModuleType] = {"cpu": np}
@@ -41,4 +41,7 @@ def module_of(device: str) -> ModuleType:
 
 def move(array: Array, device: str) -> Array:
     """Return ``array`` on ``device``, without a copy where it is there already."""
-    return module_of(device).asarray(array)
+    xp = module_of(device)
+    if xp is np and is_array(array) and not isinstance(array, np.ndarray):
+        return array.get()  # CuPy does not convert silently
+    return xp.asarray(array)

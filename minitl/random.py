@@ -8,6 +8,7 @@ dropout site takes one call per training forward; within a call, bits are addres
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +21,12 @@ from minitl.kernels.select import select
 _ORDER_CALLS = 2**63
 
 
-def _check_seed(seed: int) -> None:
+def _check_seed(seed: int) -> int:
+    """Return ``seed`` as a Python int: a NumPy integer would not mix with Philox's uint64 words."""
+    seed = operator.index(seed)
     if not 0 <= seed < 2**64:
         raise ValueError(f"a seed is an integer in [0, 2^64), got {seed}")
+    return seed
 
 
 @dataclass
@@ -33,7 +37,9 @@ class Generator:
     call: int = 0
 
     def __post_init__(self) -> None:
-        _check_seed(self.seed)
+        self.seed, self.call = _check_seed(self.seed), operator.index(self.call)
+        if not 0 <= self.call < _ORDER_CALLS:
+            raise ValueError(f"a generator's call counter is in [0, 2^63), got {self.call}")
 
     def next_call(self) -> tuple[int, int]:
         """Return (seed, call) for one use and move on to the next call."""
@@ -66,10 +72,10 @@ def manual_seed(seed: int) -> Generator:
     """Set the default generator to ``seed`` with its call counter at 0, and return it.
 
     Raises:
+        TypeError: the seed is no integer.
         ValueError: the seed is not in [0, 2^64).
     """
-    _check_seed(seed)
-    _default.seed = int(seed)
+    _default.seed = _check_seed(seed)
     _default.call = 0
     return _default
 
@@ -82,7 +88,7 @@ def permutation(count: int, *, seed: int, stream: int) -> Array:
         seed: 64-bit key.
         stream: number of this permutation under the seed, for example the epoch; 0 <= stream < 2^63.
     """
-    _check_seed(seed)
+    seed, stream = _check_seed(seed), operator.index(stream)
     if not 0 <= stream < 2**63:
         raise ValueError(f"stream must be in [0, 2^63), got {stream}")
     bits = select("philox", "cpu").words(2 * count, seed=seed, call=_ORDER_CALLS + stream, xp=np).astype(np.uint64)

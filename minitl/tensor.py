@@ -118,7 +118,7 @@ class Tensor:
         notes = ", requires_grad=True" if self.is_leaf and self.requires_grad else ""
         notes += f", made by {type(self.creator).__name__}" if self.creator is not None else ""
         notes += f", device={self.device!r}" if self.device != "cpu" else ""
-        return f"Tensor({np.array2string(self.array, separator=', ')}, dtype={self.dtype}{notes})"
+        return f"Tensor({np.array2string(self.numpy(), separator=', ')}, dtype={self.dtype}{notes})"
 
     # -- values out ----------------------------------------------------------------------------------------------------
 

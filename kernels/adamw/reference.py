@@ -14,10 +14,14 @@ PyTorch does, rounds that factor in float32, and at lr = 1e-6, weight_decay = 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from minitl.kernels.launch import Array, array_module, check_floats
+
+CHUNK = (
+    2**16
+)  # elements at a time, so that temporaries stay in a CPU's cache; of fixed size, so that sums have one order
 
 
 class Segment(NamedTuple):
@@ -30,6 +34,11 @@ class Segment(NamedTuple):
     step: int  # t, counted from 1, for this parameter
 
 
+def _chunks(offset: int, length: int) -> Iterator[slice]:
+    for start in range(offset, offset + length, CHUNK):
+        yield slice(start, min(start + CHUNK, offset + length))
+
+
 def global_norm(gradients: Sequence[Array]) -> float:
     """Return the Euclidean norm of several flat arrays (P_i,), taken as one vector.
 
@@ -38,8 +47,9 @@ def global_norm(gradients: Sequence[Array]) -> float:
     total = 0.0
     for gradient in gradients:
         check_floats(gradient=gradient)
-        wide = gradient.astype(array_module(gradient).float64)
-        total += float((wide * wide).sum())
+        for part in _chunks(0, gradient.size):
+            wide = gradient[part].astype(array_module(gradient).float64)
+            total += float((wide * wide).sum())
     return math.sqrt(total)
 
 
@@ -58,15 +68,15 @@ def update(
     check_floats(parameters=parameters, gradients=gradients, first_moment=first_moment, second_moment=second_moment)
     xp = array_module(parameters)
     for offset, length, learning_rate, weight_decay, step in segments:
-        part = slice(offset, offset + length)
-        p, g, m, v = parameters[part], gradients[part], first_moment[part], second_moment[part]
-        m *= beta1
-        m += (1 - beta1) * g
-        v *= beta2
-        v += (1 - beta2) * g * g
         step_size = learning_rate / (1 - beta1**step)
-        denominator = xp.sqrt(v) / math.sqrt(1 - beta2**step) + eps
-        change = step_size * (m / denominator)
-        if weight_decay:
-            change += (learning_rate * weight_decay) * p
-        p -= change
+        second_correction = math.sqrt(1 - beta2**step)
+        for part in _chunks(offset, length):
+            p, g, m, v = parameters[part], gradients[part], first_moment[part], second_moment[part]
+            m *= beta1
+            m += (1 - beta1) * g
+            v *= beta2
+            v += (1 - beta2) * g * g
+            change = step_size * (m / (xp.sqrt(v) / second_correction + eps))
+            if weight_decay:
+                change += (learning_rate * weight_decay) * p
+            p -= change

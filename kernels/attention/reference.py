@@ -104,6 +104,9 @@ def backward(
         grad_b = _split(grad_context[rows], heads)
         scores = q_b @ k_b.transpose(0, 2, 1) * scale
         probabilities = xp.exp(scores - log_sum_exp[:, rows][:, :, None])
+        # Near 20 the last bit of a float32 log_sum_exp is worth 2e-6 of every probability. The rows must sum to 1
+        # again, or grad_scores does not sum to 0 over the keys, and the key bias gets a gradient that it has not.
+        probabilities /= probabilities.sum(axis=2, keepdims=True)
         dropped = dropout_kernel.forward(probabilities, probability=dropout, seed=seed, call=call, first=first)
         grad_v[rows] = _merge(dropped.transpose(0, 2, 1) @ grad_b)
         grad_dropped = grad_b @ v_b.transpose(0, 2, 1)

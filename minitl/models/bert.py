@@ -19,16 +19,13 @@ import numpy.typing as npt
 
 from minitl import nn, ops
 from minitl.models.composed_attention import composed_attention, unpack_weights
-from minitl.models.config import BertConfig
+from minitl.models.config import HIDDEN_ACTS, BertConfig
 from minitl.models.outputs import EncoderOutput, TokenClassifierOutput
 from minitl.models.padding import Ids, Padding, check_ranges, pack
 from minitl.models.pretrained import PretrainedMixin
 from minitl.models.tagging import TaggingMixin
 from minitl.tensor import Tensor
 from minitl.text.batch import PackedBatch
-
-# hidden_act -> how ops.gelu is told; relu stands apart
-GELU_VARIANTS = {"gelu": "none", "gelu_python": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
 def _linear(config: BertConfig, inputs: int, outputs: int, dtype: npt.DTypeLike) -> nn.Linear:
@@ -109,14 +106,14 @@ class BertIntermediate(nn.Module):
     """The wide half of the feed-forward sublayer: (T, D) -> (T, F), with the activation."""
 
     def __init__(self, config: BertConfig, dtype: npt.DTypeLike) -> None:
-        self.activation = config.hidden_act
+        self.activation = HIDDEN_ACTS[config.hidden_act]
         self.dense = _linear(config, config.hidden_size, config.intermediate_size, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activation == "relu":
             return ops.relu(self.dense(x))
         # the bias goes to the fused bias + GELU kernel, which saves a pass over (T, F)
-        return ops.gelu(ops.linear(x, self.dense.weight), self.dense.bias, approximate=GELU_VARIANTS[self.activation])
+        return ops.gelu(ops.linear(x, self.dense.weight), self.dense.bias, approximate=self.activation)
 
 
 class BertLayer(nn.Module):
@@ -226,7 +223,11 @@ class BertForTokenClassification(PretrainedMixin, TaggingMixin, nn.Module):
         self.bert = BertModel(config, dtype, add_pooler=False)
         rate = config.classifier_dropout
         self.dropout = nn.Dropout(config.hidden_dropout_prob if rate is None else rate)
-        self.classifier = _linear(config, config.hidden_size, config.num_labels, dtype)
+        self.reset_classifier(dtype)
+
+    def reset_classifier(self, dtype: npt.DTypeLike) -> None:
+        """Start with a new random classifier (C, D), for the labels of the configuration."""
+        self.classifier = _linear(self.config, self.config.hidden_size, self.config.num_labels, dtype)
 
     def forward(
         self,

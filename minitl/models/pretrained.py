@@ -17,12 +17,14 @@ import numpy as np
 from minitl.errors import CheckpointError
 from minitl.models import atomic_file, names, safetensors_file
 from minitl.models.config import BertConfig
+from minitl.models.default_model import DEFAULT_MODEL
 from minitl.models.labels import normalised_labels, short
 from minitl.models.load_report import LoadReport, compare
-from minitl.models.sources import DEFAULT_MODEL, Source, resolve
 from minitl.models.weights_folder import SINGLE_FILE, WeightsFolder, open_weights
+from minitl.nn import unset_weights
 
 if TYPE_CHECKING:
+    from minitl.models.sources import Source
     from minitl.text.tokenizer import TextTokenizer
 
 Labels = Mapping[int, str] | Sequence[str]
@@ -75,6 +77,8 @@ class PretrainedMixin:
             DownloadError: no source has the model.
             ValueError: contradictory arguments.
         """
+        from minitl.models.sources import resolve  # brings subprocess and zipfile, which `import minitl` can do without
+
         if np.dtype(dtype).name not in ("float32", "float64"):
             raise ValueError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
         dtype = np.dtype(dtype).name
@@ -93,7 +97,7 @@ class PretrainedMixin:
         if not with_head and not with_pooler:
             report.notes.append("the files hold no pooler: pooler_output will be None")
         tokenizer = _load_tokenizer(source.folder, config, report)
-        model: Self = _build(cls, config, dtype, with_pooler)
+        model: Self = _build(cls, config, dtype, with_pooler, report)
         _fill(model, weights, report, dtype)
         model.config, model.load_report, model.tokenizer = config, report, tokenizer
         return model
@@ -190,10 +194,15 @@ def _compare(
     return report
 
 
-def _build(cls: type[Any], config: BertConfig, dtype: str, with_pooler: bool) -> Any:
-    if cls.base_prefix == "":
-        return cls(config, dtype=dtype, add_pooler=with_pooler)
-    return cls(config, dtype=dtype)
+def _build(cls: type[Any], config: BertConfig, dtype: str, with_pooler: bool, report: LoadReport) -> Any:
+    """Build the model without drawing weights that the files bring; only a new classifier starts at random."""
+    with unset_weights():
+        options = {"add_pooler": with_pooler} if cls.base_prefix == "" else {}
+        model = cls(config, dtype=dtype, **options)
+    if report.new:
+        assert set(report.new) <= set(names.CLASSIFIER), report.new
+        model.reset_classifier(dtype)
+    return model
 
 
 def _fill(model: Any, weights: WeightsFolder, report: LoadReport, dtype: str) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from minitl.errors import CheckpointError
 from minitl.models import atomic_file, strict_json
 
-LARGEST_HEADER = 10_000_000  # bytes, about 100,000 tensors; BERT-large needs 50,000 bytes (the format allows 10^8)
+LARGEST_HEADER = 2_000_000  # bytes, about 20,000 tensors; BERT-large needs 50,000 bytes (the format allows 10^8)
 MOST_DIMENSIONS = 32
 LFS_POINTER = b"version https://git-lfs"  # how a file starts that Git LFS has not fetched
 
@@ -228,6 +228,7 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[
         TypeError: an array of a dtype the format lacks. ValueError: a name the format reserves.
         CheckpointError: ``path`` cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     dense = {}
@@ -238,4 +239,7 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[
             raise TypeError(f"array {name!r} has dtype {array.dtype}, which cannot be written")
         dense[name] = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
     with atomic_file.replacing(Path(path)) as temporary:
-        save_file(dense, temporary, metadata={"format": "pt"} if metadata is None else dict(metadata))
+        try:
+            save_file(dense, temporary, metadata={"format": "pt"} if metadata is None else dict(metadata))
+        except SafetensorError as error:  # a full disk, for example
+            raise CheckpointError(f"{path}: cannot be written ({error})") from None

@@ -8,6 +8,8 @@ y = |x|:    dx = dy * sign(x), 0 at the kink
 
 from __future__ import annotations
 
+import numpy as np
+
 from minitl.autograd import Function
 from minitl.kernels.launch import Array
 from minitl.ops.operands import pair, unbroadcast
@@ -51,6 +53,8 @@ def power(x: Tensor, exponent: float) -> Tensor:
     Raises:
         TypeError: the exponent is a tensor; write ``ops.exp(exponent * ops.log(x))`` for that.
     """
+    if isinstance(exponent, np.generic):
+        exponent = exponent.item()  # a NumPy number would impose its dtype
     if not isinstance(exponent, int | float):
         raise TypeError("the exponent is a constant number; for a tensor write exp(exponent * log(x))")
     return Power.apply(x, exponent=exponent)

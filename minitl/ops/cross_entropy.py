@@ -44,7 +44,7 @@ def cross_entropy(
         TypeError: labels that are no integers.
         ValueError: shapes that do not fit, or a label out of range; the message names its value and position.
     """
-    host = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    host = labels.numpy().copy() if isinstance(labels, Tensor) else np.asarray(labels)  # for backward, as they are now
     if host.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy: labels must be integers, not {host.dtype}")
     if logits.ndim != 2 or logits.shape[1] == 0 or host.shape != logits.shape[:1]:

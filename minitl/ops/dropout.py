@@ -56,9 +56,9 @@ class Dropout(Function):
     def forward(self, x: Array, *, dropout: float, seed: int, call: int) -> Array:
         self.options = {"probability": dropout, "seed": seed, "call": call}
         y: Array = select("dropout", self.device).forward(self.xp.ascontiguousarray(x), **self.options)
-        return y
+        return y.reshape(x.shape)  # a contiguous array has at least one dimension
 
     def backward(self, grad_y: Array) -> Array:
         kernel = select("dropout", self.device)
         grad_x: Array = kernel.backward(self.xp.ascontiguousarray(grad_y), **self.options)
-        return grad_x
+        return grad_x.reshape(grad_y.shape)

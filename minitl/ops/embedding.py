@@ -78,7 +78,7 @@ def check_ids(ids: np.ndarray, count: int, *, name: str) -> None:
 
 
 def _integers(ids: Ids) -> np.ndarray:
-    host = ids.numpy() if isinstance(ids, Tensor) else np.asarray(ids)
+    host = ids.numpy().copy() if isinstance(ids, Tensor) else np.asarray(ids)  # backward needs them as they are now
     if host.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids must be integers, not {host.dtype}")
     return host

@@ -25,13 +25,15 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         IndexError: an integer is out of range.
     """
     parts = index if isinstance(index, tuple) else (index,)
-    return GetItem.apply(x, index=tuple(_index_part(part, x) for part in parts))
+    return GetItem.apply(x, index=tuple(_index_part(part) for part in parts))
 
 
-def _index_part(part: Any, x: Tensor) -> Any:
+def _index_part(part: Any) -> Any:
     if isinstance(part, Tensor):
-        part = part.numpy()
-    return np.asarray(part) if isinstance(part, list) else part
+        return part.numpy().copy()  # backward needs it as it is now
+    if isinstance(part, list):
+        return np.asarray(part, dtype=None if part else np.int64)
+    return part
 
 
 def scatter_rows(x: Tensor, rows: np.ndarray, count: int) -> Tensor:

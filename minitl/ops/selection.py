@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from minitl.autograd import Function
-from minitl.device import move
 from minitl.kernels.launch import Array
 from minitl.ops.operands import pair, unbroadcast
 from minitl.ops.registry import register
@@ -19,10 +18,10 @@ from minitl.tensor import Operand, Tensor
 def where(condition: Tensor | np.ndarray, a: Operand, b: Operand) -> Tensor:
     """Return ``a`` where ``condition`` (bool) is True, else ``b``; the three broadcast together."""
     left, right = pair(a, b)
-    chosen = condition.array if isinstance(condition, Tensor) else move(np.asarray(condition), left.device)
+    chosen = condition if isinstance(condition, Tensor) else Tensor(np.asarray(condition), device=left.device)
     if chosen.dtype != bool:
         raise TypeError(f"where: the condition must be bool, not {chosen.dtype}; compare first, as in x > 0")
-    return Where.apply(left, right, condition=chosen)
+    return Where.apply(chosen, left, right)
 
 
 def maximum(a: Operand, b: Operand) -> Tensor:
@@ -37,14 +36,14 @@ def minimum(a: Operand, b: Operand) -> Tensor:
 
 @register("where")
 class Where(Function):
-    def forward(self, a: Array, b: Array, *, condition: Array) -> Array:
+    def forward(self, condition: Array, a: Array, b: Array) -> Array:
         self.condition, self.a_shape, self.b_shape = condition, a.shape, b.shape
         return self.xp.where(condition, a, b)
 
-    def backward(self, grad_y: Array) -> tuple[Array, Array]:
+    def backward(self, grad_y: Array) -> tuple[None, Array, Array]:
         grad_a = unbroadcast(self.xp.where(self.condition, grad_y, 0), self.a_shape)
         grad_b = unbroadcast(self.xp.where(self.condition, 0, grad_y), self.b_shape)
-        return grad_a, grad_b
+        return None, grad_a, grad_b
 
 
 class _Extreme(Function):

@@ -18,8 +18,11 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
         The norm before clipping. If it is not finite, the gradients are left as they are: no factor repairs them.
 
     Raises:
+        TypeError: ``parameters`` is a single tensor.
         ValueError: ``max_norm`` is not positive.
     """
+    if isinstance(parameters, Tensor):
+        raise TypeError("clip_grad_norm takes a list of parameters, not a single tensor: its rows have no gradients")
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

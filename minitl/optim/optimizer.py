@@ -40,7 +40,7 @@ class Optimizer(ABC):
         groups: with ``lr`` and ``weight_decay`` filled in; changing ``group.lr`` changes the next step.
 
     Raises:
-        ValueError: no parameters, one of them twice, mixed dtypes or devices, or a negative rate.
+        ValueError: no parameters, one of them twice or computed, mixed dtypes or devices, or a negative rate.
         TypeError: something that is neither a Tensor nor a group.
     """
 
@@ -55,6 +55,8 @@ class Optimizer(ABC):
             raise ValueError("an optimizer needs at least one parameter")
         if len({id(parameter) for parameter, _ in listed}) != len(listed):
             raise ValueError("a parameter is given twice; tied parameters are listed once")
+        if not all(parameter.is_leaf for parameter, _ in listed):
+            raise ValueError("an optimizer's parameters are leaves; gradients do not stay at a computed tensor")
         self._trained = [(parameter, group) for parameter, group in listed if parameter.requires_grad]
         self._frozen = [parameter for parameter, _ in listed if not parameter.requires_grad]
         self.buffer = FlatBuffer([parameter for parameter, _ in self._trained])

@@ -19,6 +19,7 @@ from minitl.models import BertConfig, BertForTokenClassification
 from minitl.models.names import Dialect, expected_shapes, to_checkpoint
 
 MEMORY_LIMIT = 2_000_000_000  # bytes
+PUBLISHED_SIZE = 435_755_784  # bytes of the published model.safetensors: one name or shape too many would show
 CONFIG = {
     "architectures": ["BertForMaskedLM"],
     "attention_probs_dropout_prob": 0.1,
@@ -116,6 +117,8 @@ def main() -> int:
     print(report)
     print(f"{len(shapes)} tensors, {size:,} bytes, loaded in {seconds:.1f} s, peak memory {peak_memory() / 1e9:.2f} GB")
     problems = []
+    if size != PUBLISHED_SIZE:
+        problems.append(f"the file has {size:,} bytes, the published one {PUBLISHED_SIZE:,}")
     if "\n".join(report.lines()[1:]) != REPORT:
         problems.append("the report is not the expected one")
     if sorted(report.file_names()) != sorted(shapes):

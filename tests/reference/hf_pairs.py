@@ -5,22 +5,19 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import transformers
-from parity_inputs import PaddedInputs
+from parity import Arrays, PaddedInputs, direction, forward_arguments
 
 from minitl.models import BertConfig, BertForTokenClassification, BertModel
 
 torch.set_num_threads(1)  # the machine is shared with other test processes
 
-Arrays = dict[str, npt.NDArray[Any]]
 HEADS = {"BertModel": BertModel, "BertForTokenClassification": BertForTokenClassification}
 
 
 def reference_model(head: str, arguments: dict[str, Any], seed: int) -> Any:
-    """A float64 transformers model in eval mode whose parameters are float32 numbers; biases and norms are random too."""
+    """A float64 transformers model in eval mode whose parameters are float32 numbers, biases and norms random too."""
     torch.manual_seed(seed)
     config = transformers.BertConfig(**arguments, attn_implementation="eager")
     model = getattr(transformers, head)(config).eval()
@@ -44,61 +41,20 @@ def in_float32(reference: Any) -> Any:
     return copy.deepcopy(reference).float()
 
 
-def run_reference(model: Any, inputs: PaddedInputs, *, seed: int = 0) -> tuple[Arrays, Arrays]:
+def run_reference(model: Any, inputs: PaddedInputs) -> tuple[Arrays, Arrays]:
     """Run a transformers model forward and backward; return named results and the gradient of every parameter."""
     model.zero_grad()
-    given = {name: torch.from_numpy(array) for name, array in _arguments(model, inputs).items()}
+    given = {name: torch.from_numpy(array) for name, array in forward_arguments(model, inputs).items()}
     out = model(**given, output_hidden_states=True, output_attentions=True)
     if hasattr(out, "loss"):
         loss, results = out.loss, {"logits": out.logits, "loss": out.loss}
     else:
         chosen = torch.from_numpy(inputs.kept)
         states, pooled = out.last_hidden_state[chosen], out.pooler_output[torch.from_numpy(inputs.starts_kept)]
-        loss = sum((x * torch.from_numpy(_weights(x.shape, seed)).to(x.dtype)).sum() for x in (states, pooled))
+        loss = sum((x * torch.from_numpy(direction(x.shape)).to(x.dtype)).sum() for x in (states, pooled))
         results = {"last_hidden_state": out.last_hidden_state, "pooler_output": out.pooler_output}
     loss.backward()
     results |= {f"hidden_states.{number}": state for number, state in enumerate(out.hidden_states)}
     results |= {f"attentions.{number}": weights for number, weights in enumerate(out.attentions)}
     gradients = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
     return {name: value.detach().numpy() for name, value in results.items()}, gradients
-
-
-def run_ours(model: Any, inputs: PaddedInputs, *, seed: int = 0, attentions: bool = True) -> tuple[Arrays, Arrays]:
-    """As :func:`run_reference`; without attentions the fused attention runs in place of the composed one."""
-    for parameter in model.parameters():
-        parameter.grad = None
-    out = model(**_arguments(model, inputs), output_hidden_states=True, output_attentions=attentions)
-    if isinstance(model, BertForTokenClassification):
-        loss, results = out.loss, {"logits": out.logits, "loss": out.loss}
-    else:
-        states, pooled = out.last_hidden_state[inputs.kept], out.pooler_output[inputs.starts_kept]
-        loss = sum((x * _weights(x.shape, seed).astype(x.dtype)).sum() for x in (states, pooled))
-        results = {"last_hidden_state": out.last_hidden_state, "pooler_output": out.pooler_output}
-    loss.backward()
-    results |= {f"hidden_states.{number}": state for number, state in enumerate(out.hidden_states)}
-    results |= {f"attentions.{number}": weights for number, weights in enumerate(out.attentions or ())}
-    gradients = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
-    return {name: value.numpy() for name, value in results.items()}, gradients
-
-
-def comparable(name: str, inputs: PaddedInputs) -> npt.NDArray[np.bool_]:
-    """Which part of a result is the same in both libraries: kept tokens; rows of kept queries; rows that start with a token."""
-    if name.startswith("attentions"):
-        return inputs.kept[:, None, :, None]
-    if name == "pooler_output":
-        return inputs.starts_kept[:, None]
-    return np.array(True) if name == "loss" else inputs.kept[:, :, None]
-
-
-def kept_part(name: str, array: npt.NDArray[Any], inputs: PaddedInputs) -> npt.NDArray[Any]:
-    """``array`` as float64, with 0 wherever the libraries differ by definition."""
-    return np.where(comparable(name, inputs), array.astype(np.float64), 0.0)
-
-
-def _arguments(model: Any, inputs: PaddedInputs) -> dict[str, npt.NDArray[np.int64]]:
-    return inputs.arguments(labels=type(model).__name__ == "BertForTokenClassification")
-
-
-def _weights(shape: tuple[int, ...], seed: int) -> npt.NDArray[np.float64]:
-    """A fixed random direction: the sum of a LayerNorm's output would have no gradient."""
-    return np.random.default_rng(seed).standard_normal(tuple(shape)).astype(np.float32).astype(np.float64)

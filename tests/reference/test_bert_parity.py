@@ -1,11 +1,13 @@
-"""The models against transformers: logits, hidden states, attentions, pooler output and the gradient of every parameter.
+"""The models against transformers: logits, hidden states, attentions, pooler output, the gradient of every parameter.
 
-Both sides have the same weights, float32 numbers. torch in float64 is the truth; torch in float32 shows what float32 can do.
+Both sides have the same weights, float32 numbers. torch in float64 is the truth; torch in float32 shows what float32
+can do.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,24 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from hf_pairs import (  # noqa: E402
-    HEADS, Arrays, comparable, in_float32, kept_part, our_model, reference_model, run_ours, run_reference,
-)  # fmt: skip
-from parity_inputs import PaddedInputs, gradient_errors, largest, padded_inputs, random_config  # noqa: E402
+    HEADS,
+    in_float32,
+    our_model,
+    reference_model,
+    run_reference,
+)
+from parity import (  # noqa: E402
+    GRADIENT_TOLERANCE,
+    VALUE_TOLERANCE,
+    PaddedInputs,
+    assert_zero_where_masked,
+    gradient_errors,
+    largest,
+    padded_inputs,
+    random_config,
+    run_ours,
+    value_errors,
+)
 
 from minitl.errors import DownloadError  # noqa: E402
 from minitl.models import BertForTokenClassification  # noqa: E402
@@ -26,52 +43,36 @@ from minitl.models.sources import DEFAULT_MODEL, resolve  # noqa: E402
 
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("default")]  # their warnings are not ours to fix
 
-# Absolute, on values of order 1 to 10. float64: rounding gives 1e-14, a wrong formula (tanh for erf: 1e-4) much more than 1e-9.
-# float32: 24 LayerNorm outputs of size up to 5, each step good to 6e-8 relative, give some 1e-6; torch's own distance to float64
-# is as large.
-VALUE_TOLERANCE = {"float64": 1e-9, "float32": 2e-5}
-# Relative to the largest gradient of the tensor, see gradient_errors.
-GRADIENT_TOLERANCE = {"float64": 1e-8, "float32": 1e-4}
-# Our float32 may be this much worse than torch's: both add in some order of their own, so that one or the other is luckier by
+# Our float32 may be this much worse than torch's: each adds in an order of its own, and one or the other is luckier by
 # a factor; the constants keep errors at the level of single roundings from being compared.
 WORSE, VALUE_FLOOR, GRADIENT_FLOOR = 2.0, 1e-6, 1e-5
 
 
-def value_errors(results: Arrays, truth: Arrays, inputs: PaddedInputs) -> dict[str, float]:
-    """The largest absolute error of each kind of result, on what is comparable."""
-    errors: dict[str, float] = {}
-    for name in results:
-        kind = name.partition(".")[0]
-        error = largest(kept_part(name, results[name], inputs) - kept_part(name, truth[name], inputs))
-        errors[kind] = max(errors.get(kind, 0.0), error)
-    return errors
+BOTH = {"float64": (True, False), "float32": (True, False)}
 
 
-def assert_zero_where_masked(results: Arrays, inputs: PaddedInputs) -> None:
-    for name, values in results.items():
-        if name == "pooler_output":  # has no columns
-            continue
-        assert not np.where(comparable(name, inputs), 0.0, values).any(), name
-        if name.startswith("attentions"):
-            assert not np.where(inputs.kept[:, None, None, :], 0.0, values).any(), f"{name}, columns of masked keys"
-
-
-def check_against(reference: Any, inputs: PaddedInputs, ours: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Compare our models, by dtype, with a float64 reference; return the errors."""
+def check_against(
+    reference: Any, inputs: PaddedInputs, ours: Callable[[str], Any], paths: dict[str, tuple[bool, ...]] = BOTH
+) -> None:
+    """Compare ``ours(dtype)`` with a float64 reference, with the composed attention (True) or the fused one (False)."""
     truth, true_gradients = run_reference(reference, inputs)
     float32 = in_float32(reference)
     plain, plain_gradients = run_reference(float32, inputs)
     torch_errors = value_errors(plain, truth, inputs)
     torch_gradient_error = max(gradient_errors(plain_gradients, true_gradients).values())
-    found = {}
-    for dtype, model in ours.items():
-        for attentions in (True, False):  # the composed attention, then the fused one
+    show("torch float32", {**torch_errors, "gradients": torch_gradient_error})
+    for dtype in paths:
+        model = ours(dtype)
+        for attentions in paths[dtype]:
             results, gradients = run_ours(model, inputs, attentions=attentions)
             assert_zero_where_masked(results, inputs)
             assert all(values.dtype == dtype for values in (*results.values(), *gradients.values()))
             errors = value_errors(results, truth, inputs)
+            by_name = gradient_errors(gradients, true_gradients)
+            worst = max(by_name, key=by_name.__getitem__)
+            path = "composed" if attentions else "fused"
+            show(f"minitl {dtype}, {path}", {**errors, f"gradients ({worst})": by_name[worst]})
             assert len(results) == len(truth) - (0 if attentions else reference.config.num_hidden_layers)
-            worst = max(by_name := gradient_errors(gradients, true_gradients), key=by_name.__getitem__)
             assert max(errors.values()) <= VALUE_TOLERANCE[dtype], errors
             assert by_name[worst] <= GRADIENT_TOLERANCE[dtype], (worst, by_name[worst])
             if dtype == "float32":
@@ -80,15 +81,11 @@ def check_against(reference: Any, inputs: PaddedInputs, ours: dict[str, Any]) ->
                 for kind, error in errors.items():
                     assert error <= WORSE * torch_errors[kind] + VALUE_FLOOR, (kind, error, torch_errors[kind])
                 assert by_name[worst] <= WORSE * torch_gradient_error + GRADIENT_FLOOR, (worst, torch_gradient_error)
-            found[f"{dtype}, {'composed' if attentions else 'fused'}"] = {**errors, "gradients": by_name[worst]}
-    found["torch float32"] = {**torch_errors, "gradients": torch_gradient_error}
-    return found
 
 
-def show(found: dict[str, dict[str, float]]) -> None:
-    """Print the errors, for ``pytest -rP``."""
-    for name, errors in found.items():
-        print(f"{name}:", *(f"{kind} {error:.1e}" for kind, error in errors.items()))
+def show(name: str, errors: dict[str, float]) -> None:
+    """Print errors, for ``pytest -rP``."""
+    print(f"{name}:", *(f"{kind} {error:.1e}" for kind, error in errors.items()))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -102,14 +99,17 @@ def test_random_tiny_models(head: str, seed: int) -> None:
         segments=arguments["type_vocab_size"],
     )
     reference = reference_model(head, arguments, seed)
-    show(check_against(reference, inputs, {dtype: our_model(reference, dtype) for dtype in ("float64", "float32")}))
+    check_against(reference, inputs, lambda dtype: our_model(reference, dtype))
 
 
 def test_a_model_of_base_size() -> None:
     arguments = {"vocab_size": 2000, "num_labels": 9}  # 768 wide, 12 layers: BERT-base but for the vocabulary
     inputs = padded_inputs(np.random.default_rng(0), vocabulary=2000, classes=9, length=24)
     reference = reference_model("BertForTokenClassification", arguments, 0)
-    show(check_against(reference, inputs, {dtype: our_model(reference, dtype) for dtype in ("float64", "float32")}))
+    ours = our_model(reference, "float64")
+    # one path for each dtype, and one model converted: this is the slow test of the file
+    paths = {"float64": (True,), "float32": (False,)}
+    check_against(reference, inputs, lambda dtype: ours.to(dtype=dtype), paths)
 
 
 def default_weights() -> Path:
@@ -140,7 +140,7 @@ def test_the_default_weights(head: str) -> None:
         for parameter in reference.parameters():  # the new classifier too holds float32 numbers, as our models' do
             parameter.copy_(parameter.float().double())
     inputs = padded_inputs(np.random.default_rng(0), vocabulary=reference.config.vocab_size, classes=9, length=24)
-    show(check_against(reference, inputs, ours))
+    check_against(reference, inputs, ours.__getitem__)
 
 
 def test_a_folder_written_by_transformers_loads_with_the_same_logits(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_folder_written_by_transformers_loads_with_the_same_logits(tmp_path: P
     reference.save_pretrained(tmp_path)
     ours = BertForTokenClassification.from_pretrained(tmp_path, dtype="float64")
     assert ours.config.id2label == arguments["id2label"]
-    check_against(reference, inputs, {"float64": ours})
+    check_against(reference, inputs, lambda dtype: ours, {"float64": (True,)})
 
 
 def test_a_folder_written_by_minitl_loads_in_transformers_with_the_same_logits(tmp_path: Path) -> None:
@@ -168,4 +168,4 @@ def test_a_folder_written_by_minitl_loads_in_transformers_with_the_same_logits(t
         tmp_path, attn_implementation="eager", dtype=torch.float64
     ).eval()
     assert loaded.config.id2label == arguments["id2label"]
-    check_against(loaded, inputs, {"float64": ours})
+    check_against(loaded, inputs, lambda dtype: ours, {"float64": (True,)})
