@@ -15,23 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
+from minitl.kernels.adamw import Segment
 from minitl.kernels.launch import Array, array_module, check_floats
 
 CHUNK = (
     2**16
 )  # elements at a time, so that temporaries stay in a CPU's cache; of fixed size, so that sums have one order
-
-
-class Segment(NamedTuple):
-    """One parameter's place in the flat buffers, and how to update it now."""
-
-    offset: int
-    length: int
-    learning_rate: float
-    weight_decay: float
-    step: int  # t, counted from 1, for this parameter
 
 
 def _chunks(offset: int, length: int) -> Iterator[slice]:

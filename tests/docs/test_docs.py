@@ -43,7 +43,7 @@ def anchors(path: Path) -> set[str]:
 
 def named_files(text: str) -> Iterator[str]:
     """What stands in backticks and is a path of this repository: it begins with one of its folders, or is a page."""
-    for name in re.findall(r"`([^`\n]+)`", text):
+    for name in re.findall(r"`([^`]+)`", text):
         if re.fullmatch(r"[\w.\-/]+", name) and (
             (name.split("/")[0] in FOLDERS and "/" in name) or re.fullmatch(r"[A-Z]+\.md|pyproject\.toml", name)
         ):

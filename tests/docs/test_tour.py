@@ -112,9 +112,12 @@ def test_the_first_cell_installs_only_where_minitl_is_missing() -> None:
     code = "".join(first["source"])
     assert code == make_notebook.INSTALL
     lines = code.splitlines()
-    assert lines[-1] == "    !pip install -q minitl"
+    assert lines[-1] == "    !pip install -q git+{REPOSITORY}"
     plain = "\n".join([*lines[:-1], "    raise AssertionError('would install')"])
     exec(compile(plain, "first cell", "exec"), {})  # minitl is here
     missing = plain.replace('"minitl"', '"no_such_package_as_this"')
-    with pytest.raises(AssertionError, match="would install"):
+    with pytest.raises(AssertionError, match="enter above the address"):
         exec(compile(missing, "first cell", "exec"), {})
+    addressed = missing.replace('REPOSITORY = ""', 'REPOSITORY = "https://example.org/minitl"')
+    with pytest.raises(AssertionError, match="would install"):
+        exec(compile(addressed, "first cell", "exec"), {})
