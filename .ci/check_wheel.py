@@ -8,7 +8,8 @@ from pathlib import Path
 
 # Alone first: how long a plain import takes, the best of five processes (measured and printed, not judged).
 start = "import time; t = time.perf_counter(); import minitl; print(time.perf_counter() - t)"
-seconds = min(float(subprocess.run([sys.executable, "-c", start], capture_output=True, check=True).stdout) for _ in range(5))
+runs = [subprocess.run([sys.executable, "-c", start], capture_output=True, check=True) for _ in range(5)]
+seconds = min(float(run.stdout) for run in runs)
 print(f"import minitl: {seconds:.3f} s")
 
 import numpy as np  # noqa: E402

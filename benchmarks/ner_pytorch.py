@@ -3,8 +3,8 @@
     pip install -e ".[reference]"
     python benchmarks/ner_pytorch.py --model FOLDER [--data FOLDER] [--epochs 6] [--lr 2e-4] [--seed 0]
 
-The text goes through minitl (the reference tests show that tokens and labels equal transformers'), everything after it is
-PyTorch's: model, dropout, AdamW, schedule, clipping. Batches are padded to their longest sentence.
+The text goes through minitl (the reference tests show that tokens and labels equal transformers'), everything after
+it is PyTorch's: model, dropout, AdamW, schedule, clipping. Batches are padded to their longest sentence.
 """
 
 import argparse
@@ -81,9 +81,8 @@ def main():
         if f1 > best:
             best, best_state = f1, {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(best_state)
-    print(
-        f"best dev {best:.3f}, test {entity_f1(model, data.test, test, data.labels):.3f}, {tokens / seconds:,.0f} tokens/s"
-    )
+    test_f1 = entity_f1(model, data.test, test, data.labels)
+    print(f"best dev {best:.3f}, test {test_f1:.3f}, {tokens / seconds:,.0f} tokens/s")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,24 @@ model is saved as a folder that minitl and Hugging Face transformers both load.
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import minitl
 from minitl import optim, transfer
 from minitl.errors import MinitlError
 from minitl.metrics import EntityScores, accounting, entity_scores, token_scores
-from minitl.models import DEFAULT_MODEL, BertForTokenClassification
-from minitl.text import EncodedDataset, Sentence, batch_count, batches, encode_dataset, load_corpus, read_folder
-from minitl.text import excluded_entities as excluded
-from minitl.training import BestState, TrainingProgress, claim_output_folder, new_run_folder
+from minitl.models import DEFAULT_MODEL, BertForTokenClassification, require_tokenizer
+from minitl.text import (
+    EncodedDataset,
+    Sentence,
+    batch_count,
+    batches,
+    encode_dataset,
+    excluded_entities,
+    load_corpus,
+    read_folder,
+)
+from minitl.training import BestState, TrainingProgress, run_folder
 from minitl.viz import colour_entities
 
 NEW_SENTENCES = (
@@ -34,25 +43,25 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--data", metavar="FOLDER", help="CoNLL files train, dev, test; the embedded corpus if left out"
     )
-    parser.add_argument("--epochs", type=positive(int), default=6, help="times through the training sentences")
-    parser.add_argument("--lr", type=positive(float), default=2e-4, help="peak learning rate")
-    parser.add_argument("--batch-size", type=positive(int), default=16, help="sentences per step")
-    parser.add_argument("--max-length", type=positive(int), default=128, help="tokens the model reads at once")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--epochs", type=at_least(1, int), default=6, help="times through the training sentences")
+    parser.add_argument("--lr", type=at_least(0, float), default=2e-4, help="peak learning rate")
+    parser.add_argument("--batch-size", type=at_least(1, int), default=16, help="sentences per step")
+    parser.add_argument("--max-length", type=at_least(3, int), default=128, help="tokens the model reads at once")
+    parser.add_argument("--seed", type=at_least(0, int), default=0, help="of everything random")
     parser.add_argument("--device", default="cpu", help="where to compute")
     parser.add_argument("--output", metavar="FOLDER", help="where to save; runs/ner-1, runs/ner-2, ... if left out")
     parser.add_argument("--freeze", default="nothing", help="nothing, embeddings, encoder, or a number of layers")
     return parser.parse_args()
 
 
-def positive(kind: type) -> type:
-    def convert(text: str) -> float:
+def at_least(minimum, kind):
+    def convert(text):
         value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+        if not value >= minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}, not {text}")
         return value
 
-    convert.__name__ = f"positive {kind.__name__}"
+    convert.__name__ = kind.__name__  # what argparse calls a value that is no number
     return convert
 
 
@@ -85,19 +94,17 @@ def fine_tune(model, train: EncodedDataset, dev: Sequence[Sentence], encoded_dev
     print(f"kept epoch {best.label}, dev entity F1 {best.score:.3f}\n")
 
 
-def main() -> None:
-    args = parse_arguments()
+def run(args: argparse.Namespace, output: Path) -> None:
     minitl.manual_seed(args.seed)
     data = load_corpus() if args.data is None else read_folder(args.data)
     print("\n".join(data.notes))
     model = BertForTokenClassification.from_pretrained(args.model, id2label=data.labels.id2label, new_head=True)
     model.to(args.device)
-    output = new_run_folder("ner") if args.output is None else claim_output_folder(args.output)
     print(f"{model.load_report}\n{transfer.freeze(model, args.freeze)}")
-
+    tokenizer = require_tokenizer(model)
     limit = min(args.max_length, model.config.max_position_embeddings)
     train, dev, test = (
-        encode_dataset(part, model.tokenizer, data.labels.ids, limit) for part in (data.train, data.dev, data.test)
+        encode_dataset(part, tokenizer, data.labels.ids, limit) for part in (data.train, data.dev, data.test)
     )
     print(f"train: {train.report}\ntest: {test.report}\n")
 
@@ -108,7 +115,7 @@ def main() -> None:
     gold, predicted = [sentence.tags for sentence in data.test], model.predict_tags(test)
     after = entity_scores(gold, predicted)
     print(f"test, before training\n{before}\n\ntest, after training\n{after}\n")
-    print(f"{accounting(gold, predicted, excluded(data.test, test))}\n\n{token_scores(gold, predicted)}\n")
+    print(f"{accounting(gold, predicted, excluded_entities(data.test, test))}\n\n{token_scores(gold, predicted)}\n")
 
     for text in NEW_SENTENCES:
         print(colour_entities(text, model.tag(text)))
@@ -116,11 +123,17 @@ def main() -> None:
     print(f"\nsaved to {output}; load it with BertForTokenClassification.from_pretrained({str(output)!r})")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    args = parse_arguments()
     try:
-        main()
+        with run_folder("ner", args.output) as output:
+            run(args, output)
     except MinitlError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was saved", file=sys.stderr)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

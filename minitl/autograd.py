@@ -12,7 +12,7 @@ its uses have arrived and been added up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
@@ -71,10 +71,14 @@ class GradientSlot:
 
 
 class Edge(NamedTuple):
-    """Where the gradient of one input goes: to output ``index`` of a Function, or to a leaf tensor."""
+    """Where the gradient of one input goes: to one output of a Function, or to a leaf tensor."""
 
     target: Function | Tensor
-    index: int
+    output: int
+
+
+def _not_written(function: Function, *args: Any, **options: Any) -> Any:
+    raise NotImplementedError(f"{type(function).__name__} needs a forward and a backward method")
 
 
 class Function:
@@ -104,11 +108,9 @@ class Function:
     edges: tuple[Edge | None, ...]
     freed = False
 
-    def forward(self, *arrays: Array, **options: Any) -> Array | tuple[Array, ...]:
-        raise NotImplementedError(f"{type(self).__name__} needs a forward method")
-
-    def backward(self, *grads: Array) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} needs a backward method")
+    # Declared as attributes, so that a subclass may name its arrays and options as it likes.
+    forward: Callable[..., Any] = _not_written
+    backward: Callable[..., Any] = _not_written
 
     @classmethod
     def apply(cls, *tensors: Tensor, **options: Any) -> Any:
@@ -152,7 +154,8 @@ class Function:
         return output
 
     def _as_array(self, value: Any, what: str) -> Array:
-        """Check what forward or backward returned; a full reduction of NumPy's gives a scalar, which becomes an array."""
+        """Check what forward or backward returned; a full reduction of NumPy's gives a scalar, which becomes an
+        array."""
         if is_array(value):
             array: Array = value
             return array
@@ -170,7 +173,9 @@ class Function:
                     output._version = tensor._version
 
     def _record(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
-        kept = (part for value in vars(self).values() for part in (value if isinstance(value, list | tuple) else (value,)))
+        kept = (
+            part for value in vars(self).values() for part in (value if isinstance(value, list | tuple) else (value,))
+        )
         saved = [value for value in kept if is_array(value) and array_module(value) is self.xp]
         self.edges = tuple(
             Edge(tensor.creator or tensor, tensor.output_index) if needed else None
@@ -298,8 +303,8 @@ def _deliver(arrived: dict[Function, list[Array | None]], edge: Edge, grad: Arra
         edge.target._accumulate_gradient(grad)
         return
     grads = arrived.setdefault(edge.target, [None] * len(edge.target._output_arrays))
-    present = grads[edge.index]
-    grads[edge.index] = grad if present is None else present + grad
+    present = grads[edge.output]
+    grads[edge.output] = grad if present is None else present + grad
 
 
 def _check_inputs(name: str, tensors: tuple[Tensor, ...]) -> None:

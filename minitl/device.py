@@ -6,6 +6,7 @@ from types import ModuleType
 
 import numpy as np
 
+from minitl.errors import DeviceError
 from minitl.kernels.launch import Array, is_array
 
 # device kind -> the array module that allocates there
@@ -21,8 +22,7 @@ def check_device(device: str) -> str:
     """Return ``device`` if tensors can live there; otherwise raise with the reason.
 
     Raises:
-        NotImplementedError: a device that this version does not have yet.
-        ValueError: a name that is no device.
+        DeviceError: a name that is no device, or a device that this version does not have yet.
     """
     if not isinstance(device, str):
         raise TypeError(f"a device is a string such as 'cpu', not {type(device).__name__}")
@@ -30,8 +30,8 @@ def check_device(device: str) -> str:
     if kind in _MODULES:
         return device
     if kind in _PLANNED:
-        raise NotImplementedError(f"device {device!r}: {_PLANNED[kind]}; use 'cpu'")
-    raise ValueError(f"unknown device {device!r}; use 'cpu'")
+        raise DeviceError(f"device {device!r}: {_PLANNED[kind]}; use 'cpu'")
+    raise DeviceError(f"unknown device {device!r}; use 'cpu'")
 
 
 def module_of(device: str) -> ModuleType:

@@ -10,6 +10,10 @@ class MinitlError(ValueError):
     """Something outside the program is wrong; the message names it and says what to do."""
 
 
+class DeviceError(MinitlError):
+    """There is no such device here, or not in this version."""
+
+
 class DataError(MinitlError):
     """A data file or folder cannot be used; the message names ``file:line``, what was expected and what was found."""
 

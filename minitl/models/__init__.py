@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from minitl.models.bert import BertForTokenClassification, BertModel
     from minitl.models.config import BertConfig
     from minitl.models.default_model import DEFAULT_MODEL
+    from minitl.models.pretrained import require_tokenizer
     from minitl.models.tagging import Span
     from minitl.text.batch import PackedBatch
 
@@ -16,9 +17,18 @@ _HOMES = {
     "DEFAULT_MODEL": "minitl.models.default_model",
     "PackedBatch": "minitl.text.batch",
     "Span": "minitl.models.tagging",
+    "require_tokenizer": "minitl.models.pretrained",
 }
 
-__all__ = ["DEFAULT_MODEL", "BertConfig", "BertForTokenClassification", "BertModel", "PackedBatch", "Span"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "BertConfig",
+    "BertForTokenClassification",
+    "BertModel",
+    "PackedBatch",
+    "Span",
+    "require_tokenizer",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from minitl import nn, ops
 from minitl.models.composed_attention import composed_attention, unpack_weights
 from minitl.models.config import HIDDEN_ACTS, BertConfig
 from minitl.models.outputs import EncoderOutput, TokenClassifierOutput
-from minitl.models.padding import Ids, Padding, check_ranges, pack
+from minitl.models.padding import Ids, Padding, check_labels, check_ranges, pack
 from minitl.models.pretrained import PretrainedMixin
 from minitl.models.tagging import TaggingMixin
 from minitl.tensor import Tensor
@@ -56,7 +56,7 @@ class BertEmbeddings(nn.Module):
             [batch.input_ids, batch.positions, batch.segments],
             padding_ids=[table.padding_id for table in tables],
         )  # (T, D)
-        return self.dropout(self.LayerNorm(total))  # type: ignore[no-any-return]
+        return self.dropout(self.LayerNorm(total))
 
 
 class BertSelfAttention(nn.Module):
@@ -88,7 +88,7 @@ class BertSublayerOutput(nn.Module):
         self.LayerNorm = _layer_norm(config, dtype)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self.LayerNorm(self.dense(x), residual, dropout=self.dropout_probability)  # type: ignore[no-any-return]
+        return self.LayerNorm(self.dense(x), residual, dropout=self.dropout_probability)
 
 
 class BertAttention(nn.Module):
@@ -99,7 +99,7 @@ class BertAttention(nn.Module):
         self.output = BertSublayerOutput(config, config.hidden_size, dtype)
 
     def forward(self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None) -> Tensor:
-        return self.output(self.self(x, cu_seqlens, weights_out), residual=x)  # type: ignore[no-any-return]
+        return self.output(self.self(x, cu_seqlens, weights_out), residual=x)
 
 
 class BertIntermediate(nn.Module):
@@ -127,7 +127,7 @@ class BertLayer(nn.Module):
     def forward(self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None) -> Tensor:
         attended = self.attention(x, cu_seqlens, weights_out)  # (T, D)
         widened = self.intermediate(attended)  # (T, F)
-        return self.output(widened, residual=attended)  # type: ignore[no-any-return]  # (T, D)
+        return self.output(widened, residual=attended)  # (T, D)
 
 
 class BertEncoder(nn.Module):
@@ -166,6 +166,7 @@ class BertModel(PretrainedMixin, nn.Module):
     base_prefix = ""
 
     def __init__(self, config: BertConfig, dtype: npt.DTypeLike = "float32", add_pooler: bool = True) -> None:
+        config.validate()  # again: fields may have been assigned since it was built
         self.config = config
         self.embeddings = BertEmbeddings(config, dtype)
         self.encoder = BertEncoder(config, dtype)
@@ -247,6 +248,7 @@ class BertForTokenClassification(PretrainedMixin, TaggingMixin, nn.Module):
             ValueError: besides BertModel's reasons, a label out of range or on a masked column.
         """
         batch, padding = open_door(input_ids, attention_mask, token_type_ids, labels, output_attentions)
+        check_labels(batch, self.config.num_labels)
         encoded = self.bert.encode(batch, output_hidden_states, output_attentions)
         logits: Tensor = self.classifier(self.dropout(encoded.last_hidden_state))  # (T, C)
         loss, label_count = None, 0

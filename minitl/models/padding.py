@@ -93,21 +93,29 @@ def pack(
 
 def check_ranges(batch: PackedBatch, config: BertConfig) -> None:
     """Raise a ValueError naming the first token, position or segment that the model has no row for."""
-    for name, values, count in (
-        ("token id", batch.input_ids, config.vocab_size),
-        ("position", batch.positions, config.max_position_embeddings),
-        ("segment", batch.segments, config.type_vocab_size),
-    ):
-        wrong = np.flatnonzero((values < 0) | (values >= count))
-        if wrong.size:
-            token = int(wrong[0])
-            sentence = int(np.searchsorted(batch.cu_seqlens, token, side="right")) - 1
-            column = int(batch.positions[token]) if name != "position" else token - int(batch.cu_seqlens[sentence])
-            limit = "; longer text needs windows, see minitl.text.encode_dataset" if name == "position" else ""
-            raise ValueError(
-                f"{name} {values[token]} in sentence {sentence}, column {column} is out of range: "
-                f"the model has {count}, 0 to {count - 1}{limit}"
-            )
+    _check("token id", batch.input_ids, config.vocab_size, batch)
+    hint = "; longer text needs windows, see minitl.text.encode_dataset"
+    _check("position", batch.positions, config.max_position_embeddings, batch, hint)
+    _check("segment", batch.segments, config.type_vocab_size, batch)
+
+
+def check_labels(batch: PackedBatch, classes: int) -> None:
+    """Raise a ValueError naming the first label that is neither a class nor -100; nothing is checked without labels."""
+    if batch.labels is not None:
+        classed = np.where(batch.labels == ops.IGNORE_INDEX, 0, batch.labels)
+        _check("label", classed, classes, batch, f"; use {ops.IGNORE_INDEX} where nothing is scored")
+
+
+def _check(name: str, values: Integers, count: int, batch: PackedBatch, hint: str = "") -> None:
+    wrong = np.flatnonzero((values < 0) | (values >= count))
+    if wrong.size:
+        token = int(wrong[0])
+        sentence = int(np.searchsorted(batch.cu_seqlens, token, side="right")) - 1
+        number, column = token - int(batch.cu_seqlens[sentence]), int(batch.positions[token])
+        place = f"sentence {sentence}, token {number} (column {column})"
+        raise ValueError(
+            f"{name} {values[token]} in {place} is out of range: the model has {count}, 0 to {count - 1}{hint}"
+        )
 
 
 def _integers(name: str, values: Ids) -> Integers:

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from minitl.autograd import no_grad
+from minitl.errors import CheckpointError
 from minitl.models.pretrained import require_tokenizer
 from minitl.text.batch import PackedBatch
 from minitl.text.batching import batches, decode, predict_tags
 from minitl.text.conll import Sentence
 from minitl.text.encoding import EncodedDataset, encode_dataset
 from minitl.text.labels import LabelSet
-from minitl.text.schemes import lenient_spans
+from minitl.text.schemes import lenient_spans, split_tag
 from minitl.text.words import split_words
 
 if TYPE_CHECKING:
@@ -81,17 +82,19 @@ class TaggingMixin:
             The entities in order; ``text[span.start:span.end] == span.text``.
 
         Raises:
-            CheckpointError: the model was loaded without a tokenizer.
+            CheckpointError: the model was loaded without a tokenizer, or its labels are no tags such as B-PER.
         """
         words = split_words(text)
         if not words:
             return []
         tokenizer = require_tokenizer(self)  # type: ignore[arg-type]
+        labels = self._labels()
+        _check_tags(labels)
         sentence = Sentence(tuple(word.text for word in words), None)
         encoded = encode_dataset([sentence], tokenizer, {}, self.config.max_position_embeddings)
         (batch,) = batches(encoded, batch_size=1, shuffle=False)
         logits = self.predict_logits(batch.packed)
-        tags = decode(batch, logits, self._labels())[0]
+        tags = decode(batch, logits, labels)[0]
         scores = np.ones(len(words))  # a word without a piece is O for certain
         probabilities = _softmax(logits)
         for window, start in zip(batch.windows, batch.packed.cu_seqlens[:-1].tolist(), strict=True):
@@ -105,6 +108,17 @@ class TaggingMixin:
 
     def _labels(self) -> LabelSet:
         return LabelSet.from_id2label(self.config.id2label)
+
+
+def _check_tags(labels: LabelSet) -> None:
+    try:
+        for name in labels:
+            split_tag(name)
+    except ValueError as error:
+        raise CheckpointError(
+            f"the model's labels are no tags: {error}; train it for named entities, or load it with the id2label that "
+            "it was trained with"
+        ) from None
 
 
 def _softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:

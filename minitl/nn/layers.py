@@ -18,13 +18,13 @@ from minitl.nn.module import Module, Parameter
 from minitl.random import default_generator
 from minitl.tensor import Tensor
 
-
 _leave_unset: ContextVar[bool] = ContextVar("leave_unset", default=False)
 
 
 @contextmanager
 def unset_weights() -> Iterator[None]:
-    """Let layers that are made inside the ``with`` block start with arbitrary weights, for loading overwrites them anyway.
+    """Let layers that are made inside the ``with`` block start with arbitrary weights, for loading overwrites them
+    anyway.
 
     Drawing 22 million normal numbers takes ten times as long as reading them from a file.
     """

@@ -3,7 +3,7 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +24,10 @@ class Parameter(Tensor):
         super().__init__(array, requires_grad, device)
 
 
+def _not_written(module: Module, *args: Any, **options: Any) -> Any:
+    raise NotImplementedError(f"{type(module).__name__} needs a forward method")
+
+
 class Module:
     """Base class of layers and models.
 
@@ -36,8 +40,8 @@ class Module:
 
     training = True
 
-    def forward(self, *args: Any, **options: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} needs a forward method")
+    # Declared as an attribute, so that a subclass may name its arguments as it likes.
+    forward: Callable[..., Any] = _not_written
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self.forward(*args, **options)

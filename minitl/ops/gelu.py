@@ -3,7 +3,8 @@
     y = u * Phi(u),   u = x + bias;      du = dy * (Phi(u) + u * phi(u)),   dx = du,   dbias = du summed over rows
 
 Phi is the normal distribution function, phi its density; ``approximate="tanh"`` replaces Phi by the formula of the
-paper's section 2; a checkpoint trained with it says ``hidden_act: "gelu_new"``. Saved: x and bias, Phi is computed again.
+paper's section 2; a checkpoint trained with it says ``hidden_act: "gelu_new"``. Saved: x and bias, Phi is computed
+again.
 """
 
 from __future__ import annotations

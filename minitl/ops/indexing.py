@@ -45,9 +45,12 @@ def scatter_rows(x: Tensor, rows: np.ndarray, count: int) -> Tensor:
         count: length of the result.
 
     Raises:
+        TypeError: the row numbers are no integers.
         ValueError: a row is out of range or named twice.
     """
     rows = np.asarray(rows)
+    if rows.dtype.kind not in "iu":
+        raise TypeError(f"scatter_rows: row numbers must be integers, not {rows.dtype}")
     if rows.shape != x.shape[:1]:
         raise ValueError(f"scatter_rows: {x.shape[0]} rows of values for {rows.shape} row numbers")
     if rows.size and not (rows.min() >= 0 and rows.max() < count):

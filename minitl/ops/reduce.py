@@ -80,6 +80,9 @@ class Mean(_Reduction):
 
 
 class _Extremum(_Reduction):
+    x: Array
+    y: Array
+
     def backward(self, grad_y: Array) -> Array:
         chosen = (self.x == self.keep(self.y)).astype(self.x.dtype)
         ties = chosen.sum(axis=self.axes, keepdims=True)

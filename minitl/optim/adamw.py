@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from minitl.kernels.adamw.reference import Segment
+from minitl.kernels.adamw import Segment
 from minitl.kernels.select import select
 from minitl.optim.optimizer import Optimizer, ParameterGroup, check_not_negative
 from minitl.tensor import Tensor

@@ -136,7 +136,9 @@ def _slope(function: Checked, points: list[Floats], argument: int, direction: Fl
 
     def value(steps: int) -> Floats:
         moved = list(points)
-        moved[argument] = np.asarray(points[argument] + steps * step * direction)  # without dimensions, + gives a scalar
+        moved[argument] = np.asarray(
+            points[argument] + steps * step * direction
+        )  # without dimensions, + gives a scalar
         return _evaluate(function, moved)
 
     slope: Floats = (8 * (value(1) - value(-1)) - (value(2) - value(-2))) / (12 * step)

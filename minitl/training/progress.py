@@ -20,7 +20,7 @@ class TrainingProgress:
     """
 
     def __init__(self, steps: int, description: str, stream: TextIO | None = None) -> None:
-        from tqdm import tqdm
+        from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
         self.stream = stream or sys.stderr
         self.description = description

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minitl.errors import MinitlError
@@ -28,6 +30,22 @@ def new_run_folder(name: str, parent: str | Path = "runs") -> Path:
             raise MinitlError(f"{folder}: cannot make the run folder: {error.strerror}") from None
         return folder
     raise AssertionError("itertools.count does not end")
+
+
+@contextmanager
+def run_folder(name: str, output: str | Path | None = None) -> Iterator[Path]:
+    """Give a run its folder: ``output`` if named (see :func:`claim_output_folder`), else :func:`new_run_folder`.
+
+    The folder is made before the work begins, so that one that cannot be written is found at once. If the work ends
+    with an exception and nothing was written, the empty folder is removed again.
+    """
+    folder = new_run_folder(name) if output is None else claim_output_folder(output)
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()  # only an empty folder can be removed
+        raise
 
 
 def claim_output_folder(folder: str | Path) -> Path:

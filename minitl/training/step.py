@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from minitl import optim
 from minitl.models.bert import BertForTokenClassification
 from minitl.ops import IGNORE_INDEX
@@ -54,9 +56,10 @@ def train_step(
     Raises:
         ValueError: no batches, or a batch without labels.
     """
-    if not batches or any(batch.labels is None for batch in batches):
+    labels = [batch.labels for batch in batches if batch.labels is not None]
+    if not labels or len(labels) != len(batches):
         raise ValueError("train_step needs at least one batch, and labels in every batch")
-    counts = [int((batch.labels != IGNORE_INDEX).sum()) for batch in batches]
+    counts = [int(np.count_nonzero(one != IGNORE_INDEX)) for one in labels]
     total, tokens = sum(counts), sum(batch.token_count for batch in batches)
     if total == 0:
         return StepResult(0.0, 0.0, 0, tokens, skipped=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minitl.errors import MinitlError
 from minitl.models.bert import BertForTokenClassification
 
 
@@ -34,15 +35,15 @@ def freeze(model: BertForTokenClassification, what: str) -> FreezeReport:
         How many parameters are trained and frozen.
 
     Raises:
-        ValueError: another word, or more layers than the model has.
+        MinitlError: another word, or more layers than the model has.
     """
     layers = len(model.bert.encoder.layer)
     depths = {"nothing": -1, "embeddings": 0, "encoder": layers}
     if what not in depths and not what.isdecimal():
-        raise ValueError(f"freeze takes nothing, embeddings, encoder or a number of layers, not {what!r}")
+        raise MinitlError(f"freeze takes nothing, embeddings, encoder or a number of layers, not {what!r}")
     depth = depths[what] if what in depths else int(what)
     if depth > layers:
-        raise ValueError(f"cannot freeze {depth} layers, the model has {layers}")
+        raise MinitlError(f"cannot freeze {depth} layers, the model has {layers}")
     below = [model.bert.embeddings, *model.bert.encoder.layer][: depth + 1]
     frozen = {id(parameter) for module in below for parameter in module.parameters()}
     for parameter in model.parameters():

@@ -1,0 +1,78 @@
+"""The best epoch is kept, NaN never is, and no run writes over another."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minitl import nn
+from minitl.errors import MinitlError
+from minitl.training import BestState, TrainingProgress, claim_output_folder, new_run_folder, run_folder
+
+
+def test_the_best_state_comes_back() -> None:
+    model = nn.Linear(2, 2)
+    best = BestState(model)
+    states = []
+    for score in (0.2, 0.9, math.nan, 0.9, 0.5):
+        model.weight.copy_(np.full((2, 2), len(states), dtype=np.float32))
+        states.append(best.update(score, label=len(states)))
+    assert states == [True, True, False, False, False]  # a tie keeps the earlier state
+    best.restore()
+    assert (best.score, best.label) == (0.9, 1)
+    np.testing.assert_array_equal(model.weight.numpy(), 1)
+
+
+def test_nothing_to_restore_is_an_error() -> None:
+    best = BestState(nn.Linear(1, 1))
+    assert not best.update(math.nan)
+    with pytest.raises(RuntimeError, match="no state"):
+        best.restore()
+
+
+def test_run_folders_count_up(tmp_path: Path) -> None:
+    names = [new_run_folder("ner", tmp_path / "runs").name for _ in range(3)]
+    assert names == ["ner-1", "ner-2", "ner-3"]
+
+
+def test_an_output_folder_is_never_overwritten(tmp_path: Path) -> None:
+    assert claim_output_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "a" / "b" / "model").write_text("precious")
+    with pytest.raises(MinitlError, match="not empty"):
+        claim_output_folder(tmp_path / "a" / "b")
+    for wrong in (tmp_path / "a" / "b" / "model", tmp_path / "a" / "b" / "model" / "below"):
+        with pytest.raises(MinitlError, match="not a folder"):
+            claim_output_folder(wrong)
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(MinitlError, match="runs"):
+        new_run_folder("ner", tmp_path / "runs")
+
+
+def test_a_failed_run_leaves_no_empty_folder_and_loses_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), run_folder("ner", tmp_path / "empty"):
+        raise KeyboardInterrupt
+    assert not (tmp_path / "empty").exists()
+    with pytest.raises(FileNotFoundError), run_folder("ner", tmp_path / "full") as folder:
+        (folder / "log").write_text("kept") and (folder / "missing").unlink()
+    assert (tmp_path / "full" / "log").read_text() == "kept"
+
+
+def test_progress_says_loss_and_speed_once_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    with TrainingProgress(2, "epoch 1/1", stream=stream) as progress:
+        progress.advance(1.0, labels=3, tokens=10)
+        progress.advance(2.0, labels=1, tokens=10)
+        assert progress.average_loss == 1.25  # a mean over labels, not over steps
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("epoch 1/1: loss 1.250, ")
+    assert "tokens/s" in lines[0]
+
+
+def test_interrupted_progress_says_nothing_false() -> None:
+    stream = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), TrainingProgress(2, "epoch 1/1", stream=stream):
+        raise KeyboardInterrupt
+    assert stream.getvalue() == ""
