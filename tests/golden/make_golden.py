@@ -4,10 +4,10 @@ Run by hand, from the root of the repository, where the extra [reference] is ins
 
     python tests/golden/make_golden.py
 
-Each file holds one model: ``weight/NAME`` (float32 numbers), ``input/NAME`` (B, S), ``result/NAME`` (logits or last hidden
-state and pooler output, loss, hidden states, attentions) and ``gradient/NAME``, and for the tagger ``training/losses``: its loss
-before each of 20 steps. The header tells the configuration, the training and the versions that computed it all.
-``tests/models/test_golden.py`` reads them, without torch.
+Each file holds one model: ``weight/NAME`` (float32 numbers), ``input/NAME`` (B, S), ``result/NAME`` (logits or last
+hidden state and pooler output, loss, hidden states, attentions) and ``gradient/NAME``, and for the tagger
+``training/losses``: its loss before each of 20 steps. The header tells the configuration, the training and the versions
+that computed it all. ``tests/models/test_golden.py`` reads them, without torch.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "BertModel",
         {
             **SIZES,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": 1,
             "num_attention_heads": 1,
             "hidden_act": "relu",
             "type_vocab_size": 1,
@@ -115,7 +115,8 @@ def main() -> None:
         path = FOLDER / f"{name}.safetensors"
         described = {"head": head, "config": arguments, "training": TRAINING, "versions": versions}
         tensors = {key: np.ascontiguousarray(array) for key, array in golden(head, arguments, seed).items()}
-        save_file(tensors, path, metadata={key: json.dumps(value) for key, value in described.items()})
+        save_file(tensors, path, metadata={"golden": json.dumps(described)})  # one key: their order would vary
+        path.chmod(0o644)  # it is written for the owner alone
         print(f"{path.name}: {path.stat().st_size:,} bytes, {len(tensors)} tensors")
 
 

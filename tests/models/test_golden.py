@@ -1,4 +1,4 @@
-"""The golden files: what transformers and torch computed once (``tests/golden/make_golden.py``), checked without them."""
+"""The golden files: what transformers and torch once computed (``golden/make_golden.py``), checked without them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read(name: str) -> Golden:
     from safetensors import safe_open
 
     with safe_open(FOLDER / f"{name}.safetensors", framework="numpy") as file:
-        described = {key: json.loads(value) for key, value in file.metadata().items()}
+        described = json.loads(file.metadata()["golden"])
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no dictionary
     return Golden(described["head"], described["config"], described["training"], tensors)
 
@@ -113,6 +113,6 @@ def test_a_short_training(dtype: str) -> None:
         losses.append(loss.item())
     expected = golden.part("training")["losses"]
     assert expected[-1] < 0.5 * expected[0]
-    # float64: measured 1e-15; training feeds rounding differences back, so there is room. float32: gradients agree to 1e-5 of
-    # their size, AdamW hands that on to steps of 5e-3, and a thousand parameters act on the loss.
+    # float64: measured 1e-15; training feeds rounding differences back, so there is room. float32: gradients agree to
+    # 1e-5 of their size, AdamW hands that on to steps of 5e-3, and thousands of parameters act on the loss.
     assert largest(np.array(losses) - expected) <= {"float64": 1e-8, "float32": 1e-4}[dtype]
