@@ -30,9 +30,11 @@ def array_module(array: Array) -> ModuleType:
 
 def is_array(value: object) -> bool:
     """Tell whether ``value`` is an array of NumPy or of a library that speaks NumPy's language."""
-    if isinstance(value, np.ndarray | np.generic):
-        return isinstance(value, np.ndarray)  # a NumPy scalar has the attributes of an array, and is none
-    return all(hasattr(value, name) for name in ("shape", "dtype", "strides"))
+    if isinstance(value, np.ndarray):
+        return True
+    if isinstance(value, np.generic):
+        return False  # a NumPy scalar has the attributes of an array, and is none
+    return hasattr(value, "strides") and hasattr(value, "dtype") and hasattr(value, "shape")
 
 
 def check_floats(**arrays: Array | None) -> None:

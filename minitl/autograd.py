@@ -154,8 +154,7 @@ class Function:
         return output
 
     def _as_array(self, value: Any, what: str) -> Array:
-        """Check what forward or backward returned; a full reduction of NumPy's gives a scalar, which becomes an
-        array."""
+        """Check what forward or backward returned; the scalar of a full reduction becomes an array."""
         if is_array(value):
             array: Array = value
             return array
@@ -209,22 +208,22 @@ class Function:
             for grad, (shape, dtype) in zip(grads, self._output_arrays, strict=True)
         ]
         returned = self.backward(*filled)
-        grads_in = returned if isinstance(returned, tuple) else (returned,)
-        if len(grads_in) != len(self.edges):
-            raise RuntimeError(f"{name}.backward returned {len(grads_in)} gradients for {len(self.edges)} inputs")
-        results = tuple(
-            grad if grad is None or isinstance(grad, Written) else self._as_array(grad, f"gradient {index} of backward")
-            for index, grad in enumerate(grads_in)
-        )
-        for index, (grad, (shape, dtype)) in enumerate(zip(results, self._input_arrays, strict=True)):
-            if grad is None or isinstance(grad, Written):
-                continue
-            if grad.shape != shape or grad.dtype != dtype:
-                raise RuntimeError(
-                    f"{name}.backward: the gradient of input {index} has shape {grad.shape} and dtype {grad.dtype}, "
-                    f"the input has {shape} and {dtype}"
-                )
-        return results
+        results = returned if isinstance(returned, tuple) else (returned,)
+        if len(results) != len(self.edges):
+            raise RuntimeError(f"{name}.backward returned {len(results)} gradients for {len(self.edges)} inputs")
+        return tuple(self._checked_gradient(grad, index) for index, grad in enumerate(results))
+
+    def _checked_gradient(self, grad: Any, index: int) -> Array | Written | None:
+        if grad is None or isinstance(grad, Written):
+            return grad
+        array = self._as_array(grad, f"gradient {index} of backward")
+        shape, dtype = self._input_arrays[index]
+        if array.shape != shape or array.dtype != dtype:
+            raise RuntimeError(
+                f"{type(self).__name__}.backward: the gradient of input {index} has shape {array.shape} and dtype "
+                f"{array.dtype}, the input has {shape} and {dtype}"
+            )
+        return array
 
     def _free(self) -> None:
         """Drop everything that was kept for backward, and with it the graph behind."""

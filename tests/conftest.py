@@ -1,7 +1,7 @@
 """What all tests share: Hypothesis profiles, and the strict device.
 
-``ci`` (the default) draws the same examples on every run, so that a red test is red for everyone; ``long`` draws new and many
-more ones: ``HYPOTHESIS_PROFILE=long pytest``. Both print how to repeat a failure.
+``ci`` (the default) draws the same examples on every run, so that a red test is red for everyone; ``long`` draws new
+and many more ones: ``HYPOTHESIS_PROFILE=long pytest``. Both print how to repeat a failure.
 """
 
 import os

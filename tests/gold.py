@@ -1,4 +1,4 @@
-"""Plain answers, written for clearness alone and sharing nothing with minitl: Python integers, loops and the math module."""
+"""Plain answers, written for clearness alone, sharing nothing with minitl: Python integers, loops, the math module."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def dropped(x: np.ndarray, probability: float, seed: int, call: int, first: int 
     """``x`` after dropout, its elements numbered in C order from ``first``."""
     threshold = math.floor(probability * 2**32)
     kept = [word(first + i, seed, call) >= threshold for i in range(x.size)]
-    return np.array([v / (1 - probability) if k else 0.0 for v, k in zip(x.ravel(), kept, strict=True)]).reshape(x.shape)
+    return np.array([v / (1 - probability) if k else 0.0 for v, k in zip(x.ravel(), kept, strict=True)]).reshape(
+        x.shape
+    )
 
 
 def each(function: object, x: np.ndarray) -> np.ndarray:
@@ -59,7 +61,14 @@ def softmax(x: np.ndarray, mask: np.ndarray | None = None, scale: float = 1.0) -
 
 
 def attention(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, lengths: list[int], heads: int, probability: float, seed: int, call: int
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    lengths: list[int],
+    heads: int,
+    probability: float,
+    seed: int,
+    call: int,
 ) -> np.ndarray:
     """Self-attention of each sentence, head by head and query by query."""
     width = q.shape[1] // heads

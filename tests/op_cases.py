@@ -1,7 +1,8 @@
 """Cases of every differentiable operation: how to call it, at which point, and the answer of plain NumPy.
 
 One table for all checks: gradients against finite differences, values against NumPy, other memory layouts, the strict
-device. A new operation without an entry fails ``tests/ops/test_op_gradients.py``. Fused operations are in ``fused_cases.py``.
+device. A new operation without an entry fails ``tests/ops/test_op_gradients.py``. Fused operations are in
+``fused_cases.py``.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def nonzero(random: Random, shape: Shape) -> np.ndarray:
 
 
 def distinct(random: Random, shape: Shape, count: int = 1) -> list[np.ndarray]:
-    """``count`` arrays without ties, within or between them: neighbours are 0.1 apart, finite differences reach 0.002."""
+    """``count`` arrays without ties within or between them: 0.1 apart, where finite differences reach 0.002."""
     size = math.prod(shape)
     values = random.permutation(count * size) * 0.1 - 1
     return [values[i * size : (i + 1) * size].reshape(shape) for i in range(count)]
@@ -230,7 +231,8 @@ PRIMITIVE: list[Variant] = [
         "broadcast_to",
         "stretched",
         unary(
-            lambda x: ops.broadcast_to(x[:, :1], (2, *x.shape)), lambda x: np.stack([np.repeat(x[:, :1], x.shape[1], 1)] * 2)
+            lambda x: ops.broadcast_to(x[:, :1], (2, *x.shape)),
+            lambda x: np.stack([np.repeat(x[:, :1], x.shape[1], 1)] * 2),
         ),
         (2, 2),
         "rows",

@@ -1,9 +1,10 @@
 """An array library that refuses what CuPy refuses, so that code which would fail on a GPU fails on every machine.
 
-The module is the namespace (``xp``) and :class:`ndarray` its array, a NumPy array in a box. NumPy's own functions cannot open the
-box: the protocols by which they would (``__array__``, ``__array_function__``, ``__array_ufunc__``) raise. Functions of this module
-refuse raw NumPy arrays; only :func:`asarray` brings one in, and only ``get()`` takes one out. Reductions return arrays
-without dimensions, as on a GPU, and never NumPy scalars. There are only the functions and arguments that CuPy has.
+The module is the namespace (``xp``) and :class:`ndarray` its array, a NumPy array in a box. NumPy's functions cannot
+open the box: the protocols by which they would (``__array__``, ``__array_function__``, ``__array_ufunc__``) raise.
+Functions of this module refuse raw NumPy arrays; only :func:`asarray` brings one in, and only ``get()`` takes one out.
+Reductions return arrays without dimensions, as on a GPU, and never NumPy scalars. There are only functions
+and arguments that CuPy has; where minitl needs one more of them, enter it below.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from numpy import float32, float64, inf, int32, int64, nan, newaxis, uint8, uint
 _CREATION = ("arange", "empty", "full", "ones", "zeros")
 _LIKE = ("empty_like", "full_like", "ones_like", "zeros_like")
 _ELEMENTWISE = (
-    *("abs", "add", "clip", "equal", "exp", "less", "less_equal", "log", "maximum", "minimum", "not_equal", "sign"),
-    *("sqrt", "tanh", "where"),
+    *("abs", "clip", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "maximum", "minimum"),
+    *("not_equal", "sign", "sqrt", "tanh", "where"),
 )
 _SHAPES = ("ascontiguousarray", "broadcast_to", "concatenate", "stack", "take_along_axis", "matmul")
 
@@ -80,7 +81,7 @@ def _refuse(what: str) -> Callable[..., Any]:
     return refused
 
 
-class ndarray:  # noqa: N801  as in NumPy and CuPy
+class ndarray:
     """A NumPy array in a box."""
 
     __slots__ = ("_array",)
@@ -170,7 +171,7 @@ class ndarray:  # noqa: N801  as in NumPy and CuPy
         return _close(self._array.all(axis=axis, keepdims=keepdims))
 
 
-def _binary(name: str) -> Callable[..., Any]:
+def _binary(name: str) -> None:
     function = getattr(operator, name)
 
     def forward(self: ndarray, other: Any) -> ndarray:
@@ -180,7 +181,7 @@ def _binary(name: str) -> Callable[..., Any]:
         return _close(function(_open(other), self._array))
 
     def in_place(self: ndarray, other: Any) -> ndarray:
-        self._array[...] = function(self._array, _open(other)).astype(self.dtype, casting="same_kind")
+        self._array[...] = np.asarray(function(self._array, _open(other))).astype(self.dtype, casting="same_kind")
         return self
 
     plain = name.strip("_")
@@ -188,7 +189,11 @@ def _binary(name: str) -> Callable[..., Any]:
     if plain not in ("eq", "ne", "lt", "le", "gt", "ge"):
         setattr(ndarray, f"__r{plain}__", reflected)
         setattr(ndarray, f"__i{plain}__", in_place)
-    return forward
+
+
+def _unary(name: str) -> None:
+    function = getattr(operator, name)
+    setattr(ndarray, f"__{name}__", lambda self: _close(function(self._array)))
 
 
 for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift"):
@@ -196,7 +201,7 @@ for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "and_", "or_", "x
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     _binary(_name)
 for _name in ("neg", "abs", "invert"):
-    setattr(ndarray, f"__{_name}__", lambda self, _f=getattr(operator, _name): _close(_f(self._array)))
+    _unary(_name)
 for _name in (*_CREATION, *_LIKE, *_ELEMENTWISE, *_SHAPES):
     globals()[_name] = _function(_name)
-globals()["add"] = _Add()
+add = _Add()

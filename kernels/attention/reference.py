@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+
 from minitl.kernels.dropout import reference as dropout_kernel
 from minitl.kernels.launch import Array, array_module, check_floats
 

@@ -1,5 +1,4 @@
-"""Rows of tables by number, summed: ``y[t] = sum_i tables[i][indices[i][t]]``; backward adds each row back to its
-place."""
+"""Rows of tables by number, summed: ``y[t] = sum_i tables[i][indices[i][t]]``; backward adds them back in place."""
 
 from __future__ import annotations
 

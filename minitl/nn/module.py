@@ -1,5 +1,4 @@
-"""Module: a tree of parameters. Assign Parameters and Modules (or lists of Modules) as attributes, and it finds
-them."""
+"""Module: a tree of parameters. Assign Parameters, Modules or lists of them as attributes, and it finds them."""
 
 from __future__ import annotations
 
@@ -65,8 +64,7 @@ class Module:
             yield from child.modules()
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Yield (name, parameter) for the whole tree; a parameter that is used in two places comes once, under its
-        first name."""
+        """Yield (name, parameter) for the whole tree; one that is used in two places comes once, by its first name."""
         seen: set[Parameter] = set()
         for name, parameter in self._walk(""):
             if parameter not in seen:
@@ -77,6 +75,10 @@ class Module:
         for name, value in vars(self).items():
             if isinstance(value, Parameter):
                 yield prefix + name, value
+            elif isinstance(value, list | tuple):
+                for position, item in enumerate(value):
+                    if isinstance(item, Parameter):
+                        yield f"{prefix}{name}.{position}", item
         for name, child in self.named_children():
             yield from child._walk(f"{prefix}{name}.")
 

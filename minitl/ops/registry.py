@@ -1,5 +1,4 @@
-"""The list of all differentiable operations, so that tests can enumerate them: an op without a gradient test fails
-the suite."""
+"""The list of all differentiable operations: the tests enumerate it, and fail for an op without a gradient test."""
 
 from __future__ import annotations
 

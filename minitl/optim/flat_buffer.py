@@ -63,6 +63,5 @@ class FlatBuffer:
         self.slots.append(slot)
 
     def owns(self, parameter: Tensor, number: int) -> bool:
-        """Tell whether ``parameter``, the given one in order, still lives here: ``to`` and a newer optimizer take it
-        away."""
+        """Tell whether ``parameter`` still lives in place ``number``: ``to`` and a newer optimizer take it away."""
         return parameter._slot is self.slots[number]

@@ -32,8 +32,9 @@ def cosine_factor(step: int, warmup: int, total: int) -> float:
     """
     if step < warmup:
         return step / warmup
-    progress = min(1.0, (step - warmup) / max(1, total - warmup))
-    return 0.5 * (1 + math.cos(math.pi * progress))
+    if step >= total:
+        return 0.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
 SHAPES: dict[str, Callable[[int, int, int], float]] = {"linear": linear_factor, "cosine": cosine_factor}

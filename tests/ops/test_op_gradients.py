@@ -16,7 +16,12 @@ from minitl import Tensor, ops, testing
 
 # all 100 of the ordinary profile would be 8,000 gradient checks; the long profile takes all of its own
 EXAMPLES = 5 if settings.default.max_examples <= 100 else settings.default.max_examples
-BOTH = [pytest.param(variant, shape, id=f"{variant}-{shape}") for variant in VARIANTS for shape in SHAPES if variant.takes(shape)]
+BOTH = [
+    pytest.param(variant, shape, id=f"{variant}-{shape}")
+    for variant in VARIANTS
+    for shape in SHAPES
+    if variant.takes(shape)
+]
 # 64 terms of the longest sum here times float64's 1.1e-16, and ten times that for the functions' own rounding
 ROUNDING = 1e-13
 
@@ -135,11 +140,9 @@ def test_layouts_are_what_they_say() -> None:
     assert all(stride < 0 for stride in backwards(array).strides)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant.op != "astype"], ids=str)
 def test_float32_stays_float32(variant: Variant) -> None:
-    """A float64 constant inside an operation would promote; the result must be that of float64 to float32's rounding."""
-    if variant.op == "astype":
-        pytest.skip("its business is to change the dtype")
+    """A float64 constant inside an operation would promote; the result must be float64's to float32's rounding."""
     shape = next(shape for shape in [(2, 3), (3,), (2, 3, 2)] if variant.takes(shape))
     case = make(variant, shape)
     arrays = [array.astype(np.float32) for array in case.arrays]
