@@ -1,7 +1,7 @@
 """The recipe of examples/ner_finetune.py with PyTorch and transformers, on the same batches: what F1, how fast?
 
     pip install -e ".[reference]"
-    python benchmarks/ner_pytorch.py --model FOLDER [--data FOLDER] [--epochs 6] [--lr 2e-4] [--seed 0]
+    python benchmarks/ner_pytorch.py --model FOLDER [--data FOLDER] [--epochs 5] [--lr 2e-4] [--seed 0]
 
 The text goes through minitl (the reference tests show that tokens and labels equal transformers'), everything after
 it is PyTorch's: model, dropout, AdamW, schedule, clipping. Batches are padded to their longest sentence.
@@ -42,7 +42,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", required=True)
     parser.add_argument("--data")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=128)

