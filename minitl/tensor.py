@@ -236,18 +236,29 @@ class Tensor:
         detached._version = self._version
         return detached
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        """Copy a leaf with its gradient; the copy belongs to no optimizer."""
+        if self.creator is not None:
+            raise RuntimeError("only leaf tensors can be copied deeply; use detach() to leave the history behind")
+        copied = type(self)(self.array.copy(), self.requires_grad, self.device)
+        copied.grad = self.grad
+        memo[id(self)] = copied
+        return copied
+
     # -- in place, and elsewhere ---------------------------------------------------------------------------------------
 
     def copy_(self, values: Operand) -> Tensor:
-        """Overwrite the values in place, outside of autograd; a recorded operation that still needs the old ones will
-        raise.
+        """Overwrite the values in place, outside of autograd; a recorded operation that needs the old ones will raise.
 
         Raises:
             ValueError: ``values`` do not have this tensor's shape.
+            TypeError: they are of a wider kind, floats for an integer tensor.
         """
         source = values.array if isinstance(values, Tensor) else np.asarray(values)
         if source.shape != self.shape:
             raise ValueError(f"copy_ needs values of shape {self.shape}, got {source.shape}")
+        if not np.can_cast(source.dtype, self.dtype, casting="same_kind"):
+            raise TypeError(f"copy_ would lose what {source.dtype} holds beyond {self.dtype}; convert the values first")
         self.array[...] = move(source, self.device)
         self._version.value += 1
         return self

@@ -1,4 +1,4 @@
-"""Module: a tree of parameters. Assign Parameters, Modules or lists of them as attributes, and it finds them."""
+"""Module: a tree of parameters. Assign Parameters and Modules, or lists and dictionaries of them, as attributes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _not_written(module: Module, *args: Any, **options: Any) -> Any:
 class Module:
     """Base class of layers and models.
 
-    A parameter's name is its path of attribute names, with positions for lists:
+    A parameter's name is its path of attribute names, with positions for lists and keys for dictionaries:
     ``encoder.layer.0.output.dense.weight``. A subclass writes ``forward``; calling the module runs it.
 
     Attributes:
@@ -47,15 +47,21 @@ class Module:
 
     # -- the tree ------------------------------------------------------------------------------------------------------
 
+    def _members(self) -> Iterator[tuple[str, Any]]:
+        """Yield the attributes, and the items of those that are lists or dictionaries as ``name.0`` or ``name.key``."""
+        for name, value in vars(self).items():
+            if isinstance(value, list | tuple):
+                yield from ((f"{name}.{position}", item) for position, item in enumerate(value))
+            elif isinstance(value, dict):
+                yield from ((f"{name}.{key}", item) for key, item in value.items())
+            else:
+                yield name, value
+
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yield the modules directly below this one, in the order they were assigned."""
-        for name, value in vars(self).items():
+        for name, value in self._members():
             if isinstance(value, Module):
                 yield name, value
-            elif isinstance(value, list | tuple):
-                for position, item in enumerate(value):
-                    if isinstance(item, Module):
-                        yield f"{name}.{position}", item
 
     def modules(self) -> Iterator[Module]:
         """Yield this module and all below it."""
@@ -72,13 +78,9 @@ class Module:
                 yield name, parameter
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
-        for name, value in vars(self).items():
+        for name, value in self._members():
             if isinstance(value, Parameter):
                 yield prefix + name, value
-            elif isinstance(value, list | tuple):
-                for position, item in enumerate(value):
-                    if isinstance(item, Parameter):
-                        yield f"{prefix}{name}.{position}", item
         for name, child in self.named_children():
             yield from child._walk(f"{prefix}{name}.")
 

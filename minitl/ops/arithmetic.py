@@ -12,7 +12,7 @@ import numpy as np
 
 from minitl.autograd import Function
 from minitl.kernels.launch import Array
-from minitl.ops.operands import pair, unbroadcast
+from minitl.ops.operands import check_float, pair, unbroadcast
 from minitl.ops.registry import register
 from minitl.tensor import Operand, Tensor
 
@@ -34,7 +34,8 @@ def multiply(a: Operand, b: Operand) -> Tensor:
 
 def divide(a: Operand, b: Operand) -> Tensor:
     """Return ``a / b``, elementwise."""
-    return Divide.apply(*pair(a, b))
+    numerator, denominator = pair(a, b)
+    return Divide.apply(check_float("divide", numerator), denominator)
 
 
 def negative(x: Tensor) -> Tensor:

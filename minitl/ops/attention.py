@@ -55,7 +55,7 @@ def attention(
         raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} must be three equal (T, D)")
     if heads < 1 or q.shape[1] % heads:
         raise ValueError(f"attention: {q.shape[1]} columns cannot be divided among {heads} heads")
-    check_offsets(cu_seqlens, q.shape[0])
+    cu_seqlens = check_offsets(cu_seqlens, q.shape[0])
     scale = 1 / math.sqrt(q.shape[1] // heads)
     context: Tensor = Attention.apply(
         q, k, v, cu_seqlens=cu_seqlens, heads=heads, scale=scale, **draw(dropout, generator)
@@ -63,13 +63,14 @@ def attention(
     return context
 
 
-def check_offsets(cu_seqlens: np.ndarray, tokens: int) -> None:
-    """Raise unless ``cu_seqlens`` cuts ``tokens`` rows into sentences of at least one token."""
+def check_offsets(cu_seqlens: np.ndarray, tokens: int) -> np.ndarray:
+    """Return the offsets as an array; raise unless they cut ``tokens`` rows into sentences of at least one token."""
     offsets = np.asarray(cu_seqlens)
     if offsets.ndim != 1 or offsets.size < 2 or offsets.dtype.kind not in "iu":
         raise ValueError(f"cu_seqlens must be (B + 1,) integers with B >= 1, got {offsets.dtype} {offsets.shape}")
     if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets.astype(np.int64)) < 1).any():
         raise ValueError(f"cu_seqlens must grow from 0 to {tokens}, the number of tokens; got {offsets.tolist()}")
+    return offsets
 
 
 @register("attention")

@@ -12,33 +12,34 @@ import math
 from minitl.autograd import Function
 from minitl.kernels import special
 from minitl.kernels.launch import Array
+from minitl.ops.operands import check_float
 from minitl.ops.registry import register
 from minitl.tensor import Tensor
 
 
 def exp(x: Tensor) -> Tensor:
     """Return e to the power of ``x``."""
-    return Exp.apply(x)
+    return Exp.apply(check_float("exp", x))
 
 
 def log(x: Tensor) -> Tensor:
     """Return the natural logarithm of ``x``."""
-    return Log.apply(x)
+    return Log.apply(check_float("log", x))
 
 
 def sqrt(x: Tensor) -> Tensor:
     """Return the square root of ``x``; its slope at 0 is infinite."""
-    return Sqrt.apply(x)
+    return Sqrt.apply(check_float("sqrt", x))
 
 
 def tanh(x: Tensor) -> Tensor:
     """Return the hyperbolic tangent of ``x``."""
-    return Tanh.apply(x)
+    return Tanh.apply(check_float("tanh", x))
 
 
 def erf(x: Tensor) -> Tensor:
     """Return the error function of ``x``; see ``kernels/special.py`` for how it is computed."""
-    return Erf.apply(x)
+    return Erf.apply(check_float("erf", x))
 
 
 def relu(x: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from minitl.tensor import Operand, Tensor
 def as_tensor(value: Operand, like: Tensor) -> Tensor:
     """Return ``value`` as a tensor on the device of ``like``.
 
-    Python and NumPy numbers take the dtype of ``like`` (a fractional number turns an integer tensor's partner into
-    float32); integer arrays and tensors take it too where ``like`` is a float tensor.
+    Python and NumPy numbers, and lists of them, take the dtype of ``like`` (a fractional number beside an integer
+    tensor becomes float32); integer arrays and tensors take it too where ``like`` is a float tensor.
     """
     if isinstance(value, Tensor):
         tensor = value
@@ -23,8 +23,10 @@ def as_tensor(value: Operand, like: Tensor) -> Tensor:
         fractional = like.dtype.kind != "f" and isinstance(value, float | np.floating)
         dtype = np.dtype(np.float32) if fractional else like.dtype
         tensor = Tensor(np.asarray(value, dtype=dtype), device=like.device)
-    elif isinstance(value, np.ndarray | list | tuple):
-        tensor = Tensor(np.asarray(value), device=like.device)
+    elif isinstance(value, list | tuple):
+        tensor = Tensor(np.asarray(value, dtype=like.dtype if like.dtype.kind == "f" else None), device=like.device)
+    elif isinstance(value, np.ndarray):
+        tensor = Tensor(value, device=like.device)
     else:
         raise TypeError(
             f"a tensor cannot be combined with {type(value).__name__}; use a Tensor, a NumPy array or a number"
@@ -42,6 +44,17 @@ def pair(a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
     if isinstance(b, Tensor):
         return as_tensor(a, b), b
     raise TypeError("at least one operand must be a Tensor")
+
+
+def check_float(name: str, x: Tensor) -> Tensor:
+    """Return ``x`` if it holds floats; NumPy would turn integers into float64 without a word.
+
+    Raises:
+        TypeError: it does not.
+    """
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name} needs a float tensor, not {x.dtype}; convert it with .astype('float32')")
+    return x
 
 
 def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:

@@ -10,7 +10,7 @@ import math
 
 from minitl.autograd import Function
 from minitl.kernels.launch import Array
-from minitl.ops.operands import normalise_axes
+from minitl.ops.operands import check_float, normalise_axes
 from minitl.ops.registry import register
 from minitl.tensor import Tensor
 
@@ -24,7 +24,7 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return the mean over ``axis`` (all axes by default)."""
-    return Mean.apply(x, axes=normalise_axes(axis, x.ndim), keepdims=keepdims)
+    return Mean.apply(check_float("mean", x), axes=normalise_axes(axis, x.ndim), keepdims=keepdims)
 
 
 def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:

@@ -41,7 +41,6 @@ class SGD(Optimizer):
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
         self.momentum, self.nesterov = momentum, nesterov
         self._momentum = self.buffer.xp.zeros_like(self.buffer.parameters) if momentum else None
-        self._started = [False] * len(self._trained)
 
     def _update(self, written: Sequence[int]) -> None:
         for number in written:
@@ -53,8 +52,7 @@ class SGD(Optimizer):
                 direction = direction + weight_decay * p
             if self._momentum is not None:
                 b = self._momentum[part]
-                b *= self.momentum if self._started[number] else 0
+                b *= self.momentum
                 b += direction
                 direction = direction + self.momentum * b if self.nesterov else b
-            self._started[number] = True
             p -= lr * direction
