@@ -64,3 +64,41 @@ def test_parameters_in_dictionaries_are_found() -> None:
 
     names = [name for name, _ in Heads().named_parameters()]
     assert names == ["scales.ner", "heads.ner.weight", "heads.ner.bias", "heads.pos.weight"]
+
+
+def test_a_state_may_be_made_of_the_modules_own_arrays() -> None:
+    module = nn.Linear(2, 2)
+    module.other = nn.Linear(2, 2)
+    state = module.state_dict()
+    first, second = state["weight"].copy(), state["other.weight"].copy()
+    assert not np.array_equal(first, second)
+    module.load_state_dict({**state, "weight": state["other.weight"], "other.weight": state["weight"]})
+    np.testing.assert_array_equal(module.weight.numpy(), second)
+    np.testing.assert_array_equal(module.other.weight.numpy(), first)
+
+
+def test_converting_a_module_between_forward_and_backward_is_noticed() -> None:
+    layer = nn.Linear(2, 2)
+    x = Tensor(np.ones((1, 2), np.float32), requires_grad=True)
+    loss = layer(x).sum()
+    layer.to(dtype="float64")
+    with pytest.raises(RuntimeError, match="overwritten"):
+        loss.backward()
+
+
+def test_a_copied_optimizer_does_not_pretend_to_train_a_copied_module() -> None:
+    layer = nn.Linear(2, 2)
+    copied, optimizer = copy.deepcopy((layer, optim.SGD(layer.parameters(), lr=1.0)))
+    copied(Tensor(np.ones((1, 2), np.float32))).sum().backward()
+    with pytest.raises(RuntimeError, match="build the optimizer again"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("axes", [(0, 2), (0, 0), (0,), (-3, 0)])
+def test_axes_out_of_range_are_refused(axes: tuple[int, ...]) -> None:
+    x = Tensor(np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"axe|axis"):
+        x.transpose(axes)
+    for join in (ops.concatenate, ops.stack):
+        with pytest.raises(ValueError, match="axis"):
+            join([x, x], axis=4)

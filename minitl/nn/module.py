@@ -27,6 +27,17 @@ def _not_written(module: Module, *args: Any, **options: Any) -> Any:
     raise NotImplementedError(f"{type(module).__name__} needs a forward method")
 
 
+def _unaliased(values: dict[str, npt.NDArray[Any]], parameters: dict[str, Parameter]) -> dict[str, npt.NDArray[Any]]:
+    """Copy the values that lie in the memory of another parameter: writing that one first would change them."""
+    hosts = {name: parameter.array for name, parameter in parameters.items() if isinstance(parameter.array, np.ndarray)}
+    return {
+        name: value.copy()
+        if any(name != other and np.may_share_memory(value, host) for other, host in hosts.items())
+        else value
+        for name, value in values.items()
+    }
+
+
 class Module:
     """Base class of layers and models.
 
@@ -125,8 +136,8 @@ class Module:
         ]
         if problems:
             raise ValueError("the state does not fit the module:\n  " + "\n  ".join(sorted(problems)))
-        for name, parameter in parameters.items():
-            parameter.copy_(values[name])
+        for name, value in _unaliased(values, parameters).items():
+            parameters[name].copy_(value)
 
     def to(self: Self, device: str | None = None, dtype: npt.DTypeLike | None = None) -> Self:
         """Move or convert all parameters in place; return the module.
@@ -146,4 +157,5 @@ class Module:
             parameter.device = target
             parameter._slot = None
             parameter._grad = None
+            parameter._version.value += 1  # a graph that was recorded before belongs to the old values
         return self

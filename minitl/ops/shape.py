@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from minitl.autograd import Function
 from minitl.kernels.launch import Array
-from minitl.ops.operands import unbroadcast
+from minitl.ops.operands import normalise_axes, unbroadcast
 from minitl.ops.registry import register
 from minitl.tensor import Tensor
 
@@ -38,7 +38,7 @@ def reshape(x: Tensor, *shape: Shape) -> Tensor:
 def transpose(x: Tensor, *axes: Shape) -> Tensor:
     """Return ``x`` with its axes in the given order, reversed by default."""
     order = _one_tuple(axes) or tuple(reversed(range(x.ndim)))
-    return Transpose.apply(x, axes=tuple(axis % x.ndim for axis in order))
+    return Transpose.apply(x, axes=order)
 
 
 def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -50,14 +50,15 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Return the tensors joined along an existing axis."""
     if not tensors:
         raise ValueError("concatenate needs at least one tensor")
-    return Concatenate.apply(*tensors, axis=axis % tensors[0].ndim)
+    (axis,) = normalise_axes(axis, tensors[0].ndim)
+    return Concatenate.apply(*tensors, axis=axis)
 
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Return the tensors joined along a new axis."""
     if not tensors:
         raise ValueError("stack needs at least one tensor")
-    position = axis % (tensors[0].ndim + 1)
+    (position,) = normalise_axes(axis, tensors[0].ndim + 1)
     widened = [reshape(x, (*x.shape[:position], 1, *x.shape[position:])) for x in tensors]
     return concatenate(widened, axis=position)
 
@@ -91,8 +92,9 @@ class Reshape(Function):
 @register("transpose")
 class Transpose(Function):
     def forward(self, x: Array, *, axes: tuple[int, ...]) -> Array:
-        self.axes = axes
-        return x.transpose(axes)
+        y = x.transpose(axes)  # which refuses axes that are out of range, repeated or missing
+        self.axes = [axis % x.ndim for axis in axes]
+        return y
 
     def backward(self, grad_y: Array) -> Array:
         inverse = [self.axes.index(axis) for axis in range(len(self.axes))]

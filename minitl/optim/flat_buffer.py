@@ -10,6 +10,7 @@ step then are one pass over contiguous memory, whatever the number of parameters
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 from minitl.autograd import GradientSlot
 from minitl.device import module_of
@@ -37,7 +38,6 @@ class FlatBuffer:
             raise ValueError(f"an optimizer's parameters share one device and dtype, found {sorted(kinds)}")
         self.trainable = list(trainable)
         self.device, dtype = kinds.pop() if kinds else ("cpu", "float32")
-        self.xp = module_of(self.device)
         total = sum(parameter.size for parameter in trainable)
         self.parameters = self.xp.empty(total, dtype=dtype)
         self.gradients = self.xp.zeros(total, dtype=dtype)
@@ -47,6 +47,11 @@ class FlatBuffer:
         for parameter in trainable:
             self._adopt(parameter, offset)
             offset += parameter.size
+
+    @property
+    def xp(self) -> ModuleType:
+        """The array module of the buffers."""
+        return module_of(self.device)
 
     def _adopt(self, parameter: Tensor, offset: int) -> None:
         part = slice(offset, offset + parameter.size)
