@@ -34,7 +34,8 @@ def cosine_factor(step: int, warmup: int, total: int) -> float:
         return step / warmup
     if step >= total:
         return 0.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+    progress = (step - warmup) / (total - warmup)
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 SHAPES: dict[str, Callable[[int, int, int], float]] = {"linear": linear_factor, "cosine": cosine_factor}

@@ -150,10 +150,12 @@ def test_schedules_equal_those_of_transformers(shape: str, warmup: int, total: i
     ours = optim.SGD(twins.our_groups(), lr=0.3)
     their_schedule = getattr(transformers, f"get_{shape}_schedule_with_warmup")(theirs, warmup, total)
     our_schedule = Schedule(ours, total, warmup=warmup, shape=shape)
-    for step in range(total + 1):  # after the last step both stand at 0
+    for step in range(total):
         # the same formula in the same order, so a few roundings at most; the cosine ends within a rounding of 0
         expected = [group["lr"] for group in theirs.param_groups]
         assert [group.lr for group in ours.groups] == pytest.approx(expected, rel=1e-15, abs=1e-17), step
         theirs.step()
         their_schedule.step()
         our_schedule.step()
+    # After the last step ours stands at 0, also where all steps warmed up and transformers' cosine would begin.
+    assert [group.lr for group in ours.groups] == pytest.approx([0.0] * len(ours.groups), abs=1e-17)
