@@ -6,8 +6,9 @@ model is saved as a folder that minitl and Hugging Face transformers both load.
 """
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import minitl
@@ -25,7 +26,7 @@ from minitl.text import (
     load_corpus,
     read_folder,
 )
-from minitl.training import BestState, TrainingProgress, run_folder
+from minitl.training import BestState, TrainingProgress, run_folder, train_step
 from minitl.viz import colour_entities
 
 NEW_SENTENCES = (
@@ -44,24 +45,27 @@ def parse_arguments() -> argparse.Namespace:
         "--data", metavar="FOLDER", help="CoNLL files train, dev, test; the embedded corpus if left out"
     )
     parser.add_argument("--epochs", type=at_least(1, int), default=5, help="times through the training sentences")
-    parser.add_argument("--lr", type=at_least(0, float), default=2e-4, help="peak learning rate")
+    parser.add_argument("--lr", type=at_least(0, float, below=1), default=2e-4, help="peak learning rate")
     parser.add_argument("--batch-size", type=at_least(1, int), default=16, help="sentences per step")
     parser.add_argument("--max-length", type=at_least(3, int), default=128, help="tokens the model reads at once")
-    parser.add_argument("--seed", type=at_least(0, int), default=0, help="of everything random")
+    parser.add_argument("--seed", type=at_least(0, int, below=2**64), default=0, help="of everything random")
     parser.add_argument("--device", default="cpu", help="where to compute")
     parser.add_argument("--output", metavar="FOLDER", help="where to save; runs/ner-1, runs/ner-2, ... if left out")
     parser.add_argument("--freeze", default="nothing", help="nothing, embeddings, encoder, or a number of layers")
     return parser.parse_args()
 
 
-def at_least(minimum, kind):
-    def convert(text):
+def at_least(minimum: float, kind: type, below: float = math.inf) -> Callable[[str], float]:
+    """Return what argparse calls to turn a word into a number from ``minimum`` up to, but not including, ``below``."""
+
+    def convert(text: str) -> float:
         value = kind(text)
-        if not value >= minimum:
-            raise argparse.ArgumentTypeError(f"must be at least {minimum}, not {text}")
+        if not minimum <= value < below:
+            limit = "" if below == math.inf else f" and below {below}"
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}{limit}, not {text}")
         return value
 
-    convert.__name__ = kind.__name__  # what argparse calls a value that is no number
+    convert.__name__ = kind.__name__  # argparse says "invalid int value" with it
     return convert
 
 
@@ -77,20 +81,19 @@ def fine_tune(model, train: EncodedDataset, dev: Sequence[Sentence], encoded_dev
     optimizer = optim.AdamW(optim.decay_groups(model, weight_decay=0.01), lr=args.lr)
     schedule = optim.Schedule(optimizer, total, warmup=total // 10)
     best = BestState(model)
+    skipped = 0
     for epoch in range(args.epochs):
         model.train()
         with TrainingProgress(steps, f"epoch {epoch + 1}/{args.epochs}") as progress:
             for batch in batches(train, args.batch_size, seed=args.seed, epoch=epoch):
-                out = model(batch.packed)  # text to logits to loss, recording how
-                out.loss.backward()  # the gradient of the loss with respect to every weight
-                optim.clip_grad_norm(model.parameters(), 1.0)
-                optimizer.step()  # a small step downhill
-                optimizer.zero_grad()
-                schedule.step()
-                progress.advance(out.loss.item(), labels=out.label_count, tokens=batch.packed.token_count)
+                step = train_step(model, [batch.packed], optimizer, schedule=schedule)  # forward, backward, update
+                progress.advance(step.loss, labels=step.label_count, tokens=step.token_count)
+                skipped += step.skipped
         f1 = score(model, dev, encoded_dev).f1
         print(f"epoch {epoch + 1}: dev entity F1 {f1:.3f}{'  (best so far)' if best.update(f1, epoch + 1) else ''}")
     best.restore()
+    if skipped:
+        print(f"{skipped} steps were skipped: no label of theirs is scored")
     print(f"kept epoch {best.label}, dev entity F1 {best.score:.3f}\n")
 
 
@@ -106,7 +109,7 @@ def run(args: argparse.Namespace, output: Path) -> None:
     train, dev, test = (
         encode_dataset(part, tokenizer, data.labels.ids, limit) for part in (data.train, data.dev, data.test)
     )
-    print(f"train: {train.report}\ntest: {test.report}\n")
+    print(f"train: {train.report}\ndev: {dev.report}\ntest: {test.report}\n")
 
     before = score(model, data.test, test)
     print(f"before training: test entity F1 {before.f1:.3f}\n")

@@ -1,8 +1,8 @@
 """minitl: a small transfer-learning framework to read and to use.
 
 Start reading at ``examples/ner_finetune.py`` and follow one sentence down: models, nn, ops, tensor and autograd,
-kernels. Importing this package loads the engine only; ``minitl.models`` and ``minitl.text`` are imported when you ask
-for them.
+kernels. Importing this package loads the engine only; import ``minitl.models``, ``minitl.text`` and the other packages
+by name.
 """
 
 from minitl import nn, ops, optim, testing

@@ -69,6 +69,11 @@ class GradientSlot:
         self.tensor = Tensor._wrap(array, device)
         self.written = False
 
+    def mark_written(self) -> None:
+        """Say that a gradient was written or added: a graph that was recorded over the old one is stale."""
+        self.written = True
+        self.tensor._version.value += 1
+
 
 class Edge(NamedTuple):
     """Where the gradient of one input goes: to one output of a Function, or to a leaf tensor."""
@@ -172,10 +177,7 @@ class Function:
                     output._version = tensor._version
 
     def _record(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
-        kept = (
-            part for value in vars(self).values() for part in (value if isinstance(value, list | tuple) else (value,))
-        )
-        saved = [value for value in kept if is_array(value) and array_module(value) is self.xp]
+        saved = [array for array in _saved_arrays(vars(self)) if array_module(array) is self.xp]
         self.edges = tuple(
             Edge(tensor.creator or tensor, tensor.output_index) if needed else None
             for tensor, needed in zip(inputs, self.needs_gradient, strict=True)
@@ -231,6 +233,15 @@ class Function:
         self.freed = True
 
 
+def _saved_arrays(value: Any) -> Iterator[Array]:
+    """Yield the arrays in ``value``, also those inside lists, tuples and dictionaries."""
+    if is_array(value):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _saved_arrays(item)
+
+
 def backward(root: Tensor, gradient: Tensor | None = None) -> None:
     """Walk the graph behind ``root``; see :meth:`Tensor.backward`."""
     start = _first_gradient(root, gradient)
@@ -268,6 +279,8 @@ def _first_gradient(root: Tensor, gradient: Tensor | None) -> Array:
         if root.size != 1:
             raise ValueError(f"backward() from shape {root.shape} needs a gradient of that shape; or take .sum() first")
         return module_of(root.device).ones_like(root.array)
+    if not isinstance(gradient, Tensor):
+        raise TypeError(f"backward() takes a Tensor as gradient, not {type(gradient).__name__}; wrap it: Tensor(array)")
     if gradient.shape != root.shape or gradient.dtype != root.dtype:
         raise ValueError(
             f"backward() from {root.shape} {root.dtype} got a gradient that is {gradient.shape} {gradient.dtype}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Operand: TypeAlias = "Tensor | float | int | bool | npt.NDArray[Any]"
 
-_DTYPES = {np.dtype(name) for name in ("float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8")}
+DTYPES = {np.dtype(name) for name in ("float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8")}
 
 
 class Version:
@@ -72,7 +72,7 @@ class Tensor:
             array = np.asarray(array)
             if array.dtype == np.float64:
                 array = array.astype(np.float32)
-        if array.dtype not in _DTYPES:
+        if array.dtype not in DTYPES:
             raise TypeError(
                 f"a Tensor holds float32, float64, integers or bool, not {array.dtype}; convert it with .astype"
             )
@@ -185,6 +185,8 @@ class Tensor:
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(f"a gradient is a Tensor, not {type(value).__name__}; wrap it: Tensor(array)")
         if value is not None:
             if value.shape != self.shape or value.dtype != self.dtype:
                 raise ValueError(
@@ -203,7 +205,7 @@ class Tensor:
             self._grad = Tensor._wrap(array.copy(), self.device)
         else:
             self._slot.array[...] = array
-            self._slot.written = True
+            self._slot.mark_written()
 
     def _accumulate_gradient(self, array: Array) -> None:
         """Add ``array`` to the gradient, which starts as a copy of the first one."""
@@ -212,6 +214,7 @@ class Tensor:
             self._set_gradient(array)
         else:
             gradient.array += array
+            gradient._version.value += 1
 
     def backward(self, gradient: Tensor | None = None) -> None:
         """Compute the gradient of this tensor with respect to every leaf that requires one, adding to ``leaf.grad``.
@@ -236,14 +239,12 @@ class Tensor:
         detached._version = self._version
         return detached
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        """Copy a leaf with its gradient; the copy belongs to no optimizer."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let ``copy.deepcopy`` and ``pickle`` copy a leaf with its gradient; the copy belongs to no optimizer."""
         if self.creator is not None:
-            raise RuntimeError("only leaf tensors can be copied deeply; use detach() to leave the history behind")
-        copied = type(self)(self.array.copy(), self.requires_grad, self.device)
-        copied.grad = self.grad
-        memo[id(self)] = copied
-        return copied
+            raise RuntimeError("only leaf tensors can be copied deeply or pickled; detach() leaves the history behind")
+        gradient = None if self.grad is None else self.grad.array
+        return _restored, (type(self), self.array, self.requires_grad, self.device, gradient)
 
     # -- in place, and elsewhere ---------------------------------------------------------------------------------------
 
@@ -323,3 +324,11 @@ class Tensor:
         def astype(self, dtype: npt.DTypeLike) -> Tensor: ...
         @property
         def T(self) -> Tensor: ...
+
+
+def _restored(kind: type[Tensor], array: Array, requires_grad: bool, device: str, gradient: Array | None) -> Tensor:
+    """Make the tensor that :meth:`Tensor.__reduce__` describes."""
+    tensor = kind(array, requires_grad, device)
+    if gradient is not None:
+        tensor.grad = Tensor(gradient, device=device)
+    return tensor

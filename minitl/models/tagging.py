@@ -20,7 +20,10 @@ from minitl.text.schemes import lenient_spans, split_tag
 from minitl.text.words import split_words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from minitl.models.config import BertConfig
+    from minitl.nn import Module
 
 
 @dataclass(frozen=True)
@@ -46,21 +49,22 @@ class TaggingMixin:
 
     if TYPE_CHECKING:
         config: BertConfig
-        training: bool
 
         def __call__(self, *args: Any, **options: Any) -> Any: ...
+        def modules(self) -> Iterator[Module]: ...
         def train(self, mode: bool = True) -> Any: ...
 
     def predict_logits(self, batch: PackedBatch) -> npt.NDArray[Any]:
         """Return the logits (T, C) of a packed batch, without dropout or recording; the mode is left as it was."""
-        was_training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.train(False)
         try:
             with no_grad():
                 logits: npt.NDArray[Any] = self(batch).logits.numpy()
                 return logits
         finally:
-            self.train(was_training)
+            for module, training in modes:
+                module.training = training
 
     def predict_tags(self, encoded: EncodedDataset, *, batch_size: int = 32) -> list[list[str]]:
         """Return one tag for every word of every sentence, in order.

@@ -93,6 +93,8 @@ class Embedding(Module):
         std: float = 1.0,
         dtype: npt.DTypeLike = "float32",
     ) -> None:
+        if padding_id is not None and not 0 <= padding_id < rows:
+            raise ValueError(f"padding_id {padding_id} is out of range: the table has {rows} rows")
         self.padding_id = padding_id
         self.weight = normal((rows, width), std, dtype)
         if padding_id is not None:

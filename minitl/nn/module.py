@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from minitl.device import check_device, move
 from minitl.tensor import Tensor
-
-Self = TypeVar("Self", bound="Module")
 
 
 class Parameter(Tensor):
@@ -101,13 +99,13 @@ class Module:
 
     # -- modes ---------------------------------------------------------------------------------------------------------
 
-    def train(self: Self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> Self:
         """Switch dropout on for the whole tree (off with ``mode=False``); return the module."""
         for module in self.modules():
             module.training = mode
         return self
 
-    def eval(self: Self) -> Self:
+    def eval(self) -> Self:
         """Switch dropout off for the whole tree; return the module."""
         return self.train(False)
 
@@ -139,7 +137,7 @@ class Module:
         for name, value in _unaliased(values, parameters).items():
             parameters[name].copy_(value)
 
-    def to(self: Self, device: str | None = None, dtype: npt.DTypeLike | None = None) -> Self:
+    def to(self, device: str | None = None, dtype: npt.DTypeLike | None = None) -> Self:
         """Move or convert all parameters in place; return the module.
 
         Gradients are dropped, and an optimizer that was built over these parameters has lost them: its next ``step()``

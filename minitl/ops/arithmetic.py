@@ -58,6 +58,8 @@ def power(x: Tensor, exponent: float) -> Tensor:
         exponent = exponent.item()  # a NumPy number would impose its dtype
     if not isinstance(exponent, int | float):
         raise TypeError("the exponent is a constant number; for a tensor write exp(exponent * log(x))")
+    if not (isinstance(exponent, int) and exponent >= 0):
+        check_float("power", x)
     return Power.apply(x, exponent=exponent)
 
 

@@ -44,7 +44,7 @@ def cross_entropy(
         TypeError: labels that are no integers.
         ValueError: shapes that do not fit, or a label out of range; the message names its value and position.
     """
-    host = labels.numpy().copy() if isinstance(labels, Tensor) else np.asarray(labels)  # for backward, as they are now
+    host = np.array(labels.numpy() if isinstance(labels, Tensor) else labels)  # a copy: backward needs them as now
     if host.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy: labels must be integers, not {host.dtype}")
     if logits.ndim != 2 or logits.shape[1] == 0 or host.shape != logits.shape[:1]:
@@ -54,9 +54,13 @@ def cross_entropy(
     check_ids(np.where(host == ignore_index, 0, host), logits.shape[1], name="label")
     weights = None
     if class_weights is not None:
+        if isinstance(class_weights, Tensor) and class_weights.requires_grad:
+            raise ValueError("cross_entropy: class_weights get no gradient; pass class_weights.detach()")
         source = class_weights.array if isinstance(class_weights, Tensor) else np.asarray(class_weights)
         if source.shape != logits.shape[1:]:
             raise ValueError(f"cross_entropy: class_weights {source.shape} for {logits.shape[1]} classes")
+        if not bool((source >= 0).all()):
+            raise ValueError("cross_entropy: class_weights must not be negative")
         weights = move(source, logits.device).astype(logits.dtype)
     loss: Tensor = CrossEntropy.apply(
         logits, labels=host, class_weights=weights, ignore_index=ignore_index, label_smoothing=label_smoothing

@@ -57,8 +57,10 @@ def embedding_sum(tables: Sequence[Tensor], ids: Sequence[Ids], *, padding_ids: 
         (T, D).
     """
     hosts = [_integers(index) for index in ids]
-    for table, index in zip(tables, hosts, strict=True):
+    for table, index, padding_id in zip(tables, hosts, padding_ids, strict=True):
         check_ids(index, table.shape[0], name="id")
+        if padding_id is not None and not 0 <= padding_id < table.shape[0]:
+            raise ValueError(f"padding_id {padding_id} is out of range: the table has {table.shape[0]} rows")
     y: Tensor = Embedding.apply(*tables, ids=hosts, padding_ids=list(padding_ids))
     return y
 
@@ -78,7 +80,7 @@ def check_ids(ids: np.ndarray, count: int, *, name: str) -> None:
 
 
 def _integers(ids: Ids) -> np.ndarray:
-    host = ids.numpy().copy() if isinstance(ids, Tensor) else np.asarray(ids)  # backward needs them as they are now
+    host = np.array(ids.numpy() if isinstance(ids, Tensor) else ids)  # a copy: backward needs them as they are now
     if host.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids must be integers, not {host.dtype}")
     return host
@@ -109,7 +111,7 @@ class Embedding(Function):
             out = slot.array
             if not slot.written:
                 out[...] = 0
-            slot.written = True
+            slot.mark_written()
         select("embedding", self.device).backward(
             grad_y, self.ids[number], out=out, padding_index=self.padding_ids[number]
         )

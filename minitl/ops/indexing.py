@@ -29,11 +29,11 @@ def getitem(x: Tensor, index: Any) -> Tensor:
 
 
 def _index_part(part: Any) -> Any:
+    if isinstance(part, list | tuple | range):
+        return np.asarray(part, dtype=None if len(part) else np.int64)
     if isinstance(part, Tensor):
-        return part.numpy().copy()  # backward needs it as it is now
-    if isinstance(part, list):
-        return np.asarray(part, dtype=None if part else np.int64)
-    return part
+        part = part.numpy()
+    return part.copy() if isinstance(part, np.ndarray) else part  # backward needs it as it is now
 
 
 def scatter_rows(x: Tensor, rows: np.ndarray, count: int) -> Tensor:
@@ -48,7 +48,7 @@ def scatter_rows(x: Tensor, rows: np.ndarray, count: int) -> Tensor:
         TypeError: the row numbers are no integers.
         ValueError: a row is out of range or named twice.
     """
-    rows = np.asarray(rows)
+    rows = np.array(rows)  # a copy: backward needs them as they are now
     if rows.dtype.kind not in "iu":
         raise TypeError(f"scatter_rows: row numbers must be integers, not {rows.dtype}")
     if rows.shape != x.shape[:1]:

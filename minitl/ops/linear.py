@@ -71,5 +71,5 @@ class Linear(Function):
             gradient: Array = kernel.matmul(grad_y, self.x, transpose_a=True)
             return gradient
         kernel.matmul(grad_y, self.x, transpose_a=True, out=slot.array, accumulate=slot.written)
-        slot.written = True
+        slot.mark_written()
         return WRITTEN

@@ -18,7 +18,7 @@ from minitl.autograd import Function
 from minitl.kernels.launch import Array
 from minitl.ops.operands import normalise_axes, unbroadcast
 from minitl.ops.registry import register
-from minitl.tensor import Tensor
+from minitl.tensor import DTYPES, Tensor
 
 Shape = SupportsIndex | tuple[int, ...]
 
@@ -66,6 +66,8 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 def astype(x: Tensor, dtype: npt.DTypeLike) -> Tensor:
     """Return ``x`` converted to another dtype; a gradient flows between float dtypes only."""
     dtype = np.dtype(dtype)
+    if dtype not in DTYPES:
+        raise TypeError(f"a Tensor holds float32, float64, integers or bool, not {dtype}")
     if dtype.kind != "f" or x.dtype.kind != "f":
         return Tensor(x.array.astype(dtype), device=x.device)
     return AsType.apply(x, dtype=dtype)

@@ -39,8 +39,8 @@ class AdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be in [0, 1), got {betas}")
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {betas}")
         check_not_negative(eps=eps)
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
         self.betas, self.eps = betas, eps

@@ -25,13 +25,15 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
         raise TypeError("clip_grad_norm takes a list of parameters, not a single tensor: its rows have no gradients")
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    once = {id(parameter): parameter for parameter in parameters}.values()
+    gradients = [parameter.grad for parameter in once if parameter.grad is not None]
     if not gradients:
         return 0.0
     flat = [gradient.array.reshape(-1) for gradient in gradients]
     norm: float = select("adamw", gradients[0].device).global_norm(flat)
     factor = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and factor < 1:
-        for gradient in flat:
-            gradient *= factor
+        for gradient, values in zip(gradients, flat, strict=True):
+            values *= factor
+            gradient._version.value += 1
     return norm

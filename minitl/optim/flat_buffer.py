@@ -14,6 +14,7 @@ from types import ModuleType
 
 from minitl.autograd import GradientSlot
 from minitl.device import module_of
+from minitl.kernels.launch import Array
 from minitl.tensor import Tensor
 
 
@@ -43,6 +44,7 @@ class FlatBuffer:
         self.gradients = self.xp.zeros(total, dtype=dtype)
         self.segments: list[tuple[int, int]] = []
         self.slots: list[GradientSlot] = []
+        self.views: list[Array] = []
         offset = 0
         for parameter in trainable:
             self._adopt(parameter, offset)
@@ -60,6 +62,7 @@ class FlatBuffer:
         present = parameter.grad
         slot = GradientSlot(self.gradients[part].reshape(parameter.shape), self.device)
         parameter.array = view
+        self.views.append(view)
         parameter._grad = None
         parameter._slot = slot
         if present is not None:
@@ -69,4 +72,4 @@ class FlatBuffer:
 
     def owns(self, parameter: Tensor, number: int) -> bool:
         """Tell whether ``parameter`` still lives in place ``number``: ``to`` and a newer optimizer take it away."""
-        return parameter._slot is self.slots[number]
+        return parameter._slot is self.slots[number] and parameter.array is self.views[number]

@@ -57,6 +57,8 @@ class Schedule:
     def __init__(self, optimizer: Optimizer, total: int, *, warmup: int = 0, shape: str = "linear") -> None:
         if shape not in SHAPES:
             raise ValueError(f"a schedule's shape is one of {sorted(SHAPES)}, not {shape!r}")
+        if not (isinstance(warmup, int) and isinstance(total, int)):
+            raise TypeError(f"warmup and total are whole numbers of steps, got {warmup} and {total}")
         if not 0 <= warmup <= total:
             raise ValueError(f"warmup must be between 0 and total ({total}), got {warmup}")
         self.optimizer, self.total, self.warmup, self.shape = optimizer, total, warmup, shape

@@ -49,7 +49,8 @@ def check_gradients(function: Checked, *arrays: npt.ArrayLike, seed: int = 0) ->
     >>> check_gradients(lambda x, y: ops.exp(x) * y, [0.5, 1.0], [2.0, 3.0])
     """
     points = [np.array(array, dtype=np.float64) for array in arrays]
-    name = getattr(function, "__qualname__", repr(function))
+    owner = getattr(function, "__self__", None)  # of MyOp.apply it is MyOp
+    name = owner.__name__ if isinstance(owner, type) else getattr(function, "__qualname__", repr(function))
     first = _evaluate(function, points)
     if not np.array_equal(first, _evaluate(function, points), equal_nan=True):
         raise AssertionError(
@@ -72,16 +73,21 @@ def _check_argument(
     random: np.random.Generator,
 ) -> None:
     """Compare all weights times all directions of one argument, then report the worst."""
-    rows = []  # (where, direction, output weight, backward's value, finite difference)
+    rows = []  # (where, direction, output, its weight, gradient, backward's value, finite difference)
     for where, direction in _directions(points[argument].shape, random):
         slope = _slope(function, points, argument, direction, STEP)
         for (output, weight), gradient in zip(weights, gradients, strict=True):
-            rows.append((where, direction, output, weight, float((gradient * direction).sum()), float(weight @ slope)))
-    scale = max((abs(row[5]) for row in rows), default=0.0)
+            actual = float((gradient * direction).sum())
+            rows.append((where, direction, output, weight, gradient, actual, float(weight @ slope)))
+    scale = max((abs(row[-1]) for row in rows), default=0.0)
     tolerance = RELATIVE_TOLERANCE * scale + ABSOLUTE_TOLERANCE
-    for where, direction, output, weight, actual, expected in rows:
+    for where, direction, output, weight, gradient, actual, expected in rows:
         if abs(actual - expected) <= tolerance:  # False for NaN, so a NaN fails
             continue
+        if points[argument].size > LARGEST_FULL_CHECK:
+            where, direction = _worst_element(function, points, argument, direction, weight, gradient)
+            actual = float((gradient * direction).sum())
+            expected = float(weight @ _slope(function, points, argument, direction, STEP))
         steps = (1e-2, 1e-3, 1e-4)
         differences = [float(weight @ _slope(function, points, argument, direction, step)) for step in steps]
         raise AssertionError(
@@ -91,6 +97,28 @@ def _check_argument(
             f"  finite difference is  {expected!r}   (allowed difference {tolerance:.1e})\n"
             + "".join(f"  with step {step:g}: {value!r}\n" for step, value in zip(steps, differences, strict=True))
         )
+
+
+def _worst_element(
+    function: Checked, points: list[Floats], argument: int, direction: Floats, weight: Floats, gradient: Floats
+) -> tuple[str, Floats]:
+    """Halve a direction along which the gradient is wrong, keeping the worse half, until one element is left."""
+
+    def only(elements: npt.NDArray[np.intp], values: Floats) -> Floats:
+        part = np.zeros(direction.size)
+        part[elements] = values
+        return part.reshape(direction.shape)
+
+    def error(elements: npt.NDArray[np.intp]) -> float:
+        part = only(elements, direction.reshape(-1)[elements])
+        difference = (gradient * part).sum() - weight @ _slope(function, points, argument, part, STEP)
+        return float(np.nan_to_num(abs(difference), nan=np.inf))
+
+    elements = np.arange(direction.size)
+    while elements.size > 1:
+        elements = max(np.array_split(elements, 2), key=error)
+    index = tuple(int(i) for i in np.unravel_index(elements[0], direction.shape))
+    return f"at index {index}", only(elements, np.ones(1))
 
 
 def _directions(shape: tuple[int, ...], random: np.random.Generator) -> Iterator[tuple[str, Floats]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from minitl import optim
+from minitl.errors import MinitlError
 from minitl.models.bert import BertForTokenClassification
 from minitl.ops import IGNORE_INDEX
 from minitl.text.batch import PackedBatch
@@ -55,6 +57,7 @@ def train_step(
 
     Raises:
         ValueError: no batches, or a batch without labels.
+        MinitlError: the loss or the gradient is not finite; the optimizer has not stepped.
     """
     labels = [batch.labels for batch in batches if batch.labels is not None]
     if not labels or len(labels) != len(batches):
@@ -69,6 +72,11 @@ def train_step(
         share.backward()
         loss += share.item()
     norm = optim.clip_grad_norm(model.parameters(), max_norm)
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        raise MinitlError(
+            f"training diverged: the loss is {loss}, the gradient's norm {norm}; the step was not taken; "
+            "lower the learning rate, or look for NaN in the weights"
+        )
     optimizer.step()
     optimizer.zero_grad()
     if schedule is not None:

@@ -108,7 +108,7 @@ BAD_INPUT = {
 }
 WRONG_USAGE = [
     ("--epochs", "0"), ("--epochs", "many"), ("--lr", "nan"), ("--batch-size", "-1"), ("--max-length", "2"),
-    ("--seed", "-1"), ("--colour",),
+    ("--seed", "-1"), ("--seed", "99999999999999999999"), ("--lr", "inf"), ("--colour",),
 ]  # fmt: skip
 
 

@@ -166,8 +166,8 @@ def test_all_frozen(kind: Any) -> None:
     [
         (lambda p: optim.AdamW(p, lr=-1.0), "lr must not be negative"),
         (lambda p: optim.AdamW(p, lr=math.nan), "lr must not be negative"),
-        (lambda p: optim.AdamW(p, betas=(1.0, 0.9)), r"betas must be in \[0, 1\)"),
-        (lambda p: optim.AdamW(p, betas=(0.9, -0.1)), r"betas must be in \[0, 1\)"),
+        (lambda p: optim.AdamW(p, betas=(1.0, 0.9)), r"betas must be two numbers in \[0, 1\)"),
+        (lambda p: optim.AdamW(p, betas=(0.9, -0.1)), r"betas must be two numbers in \[0, 1\)"),
         (lambda p: optim.AdamW(p, eps=-1e-8), "eps must not be negative"),
         (lambda p: optim.AdamW(p, weight_decay=-0.1), "weight_decay must not be negative"),
         (lambda p: optim.SGD(p, momentum=1.0), r"momentum must be in \[0, 1\)"),

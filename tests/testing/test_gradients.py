@@ -113,3 +113,17 @@ def test_tolerance_leaves_room_for_hard_functions() -> None:
     check_gradients(lambda x: ops.exp(3 * x) / (1 + ops.exp(3 * x)), np.linspace(-4, 4, 9))
     check_gradients(lambda x: x * 1e9, [1.0])
     check_gradients(lambda x: x * 1e-9, [1.0])
+
+
+def test_the_message_names_the_operation_and_the_element_of_a_large_argument() -> None:
+    class WrongAtOnePlace(Function):
+        def forward(self, x: np.ndarray) -> np.ndarray:
+            return 2 * x
+
+        def backward(self, grad_y: np.ndarray) -> np.ndarray:
+            grad_x = 2 * grad_y
+            grad_x[7, 3] = 0
+            return grad_x
+
+    with pytest.raises(AssertionError, match=r"(?s)WrongAtOnePlace: wrong gradient.*argument 0.*at index \(7, 3\)"):
+        check_gradients(WrongAtOnePlace.apply, np.ones((10, 10)))

@@ -8,6 +8,7 @@ import pytest
 from tiny import packed_batches, write_tiny_data, write_tiny_model
 
 from minitl import optim
+from minitl.errors import MinitlError
 from minitl.models import BertForTokenClassification
 from minitl.training import train_step
 
@@ -89,3 +90,22 @@ def test_batches_must_have_labels(folders: tuple[Path, Path]) -> None:
     for wrong in ([], [batch, replace(batch, labels=None)]):
         with pytest.raises(ValueError, match="labels in every batch"):
             train_step(model, wrong, optimizer)
+
+
+def test_a_diverged_step_is_not_taken(folders: tuple[Path, Path]) -> None:
+    model = load(folders[0])
+    model.classifier.bias.copy_(np.full(4, np.nan))
+    optimizer = optim.AdamW(model.parameters(), lr=0.1)
+    before = model.bert.embeddings.word_embeddings.weight.numpy().copy()
+    with pytest.raises(MinitlError, match="training diverged: the loss is nan"):
+        train_step(model, packed_batches(*folders, batch_size=100), optimizer)
+    np.testing.assert_array_equal(model.bert.embeddings.word_embeddings.weight.numpy(), before)
+
+
+def test_predicting_leaves_every_modules_mode_alone(folders: tuple[Path, Path]) -> None:
+    model = load(folders[0]).train()
+    model.bert.eval()
+    model.predict_logits(packed_batches(*folders, batch_size=100)[0])
+    assert model.training
+    assert not model.bert.training
+    assert not model.bert.encoder.layer[0].training
