@@ -225,8 +225,7 @@ class Tensor:
 
         Raises:
             RuntimeError: nothing that requires a gradient leads here; the graph was already walked, and freed; or a
-            value
-                it needs has been overwritten since.
+                value it needs has been overwritten since.
             ValueError: ``gradient`` is missing for more than one element, or has another shape.
         """
         from minitl.autograd import backward  # autograd builds on this file

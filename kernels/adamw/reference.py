@@ -19,9 +19,8 @@ from collections.abc import Iterator, Sequence
 from minitl.kernels.adamw import Segment
 from minitl.kernels.launch import Array, array_module, check_floats
 
-CHUNK = (
-    2**16
-)  # elements at a time, so that temporaries stay in a CPU's cache; of fixed size, so that sums have one order
+# Elements at a time: temporaries stay in a CPU's cache. The size is fixed, so that sums are taken in one order.
+CHUNK = 2**16
 
 
 def _chunks(offset: int, length: int) -> Iterator[slice]:

@@ -3,13 +3,13 @@
     B sentences    S padded length    T tokens of the whole packed batch    V vocabulary    C classes
     D model width  H heads            K = D / H head width                  F feed-forward width
 
-    input_ids (T,) -> embeddings (T, D) -> [ attention (T, D) -> feed-forward (T, F) -> (T, D) ] x layers -> logits
-    (T, C)
+    input_ids (T,) -> embeddings (T, D) -> [ attention (T, D) -> feed-forward (T, F) -> (T, D) ] x layers
+                   -> logits (T, C)
 
 Inside the model there is no padding: the tokens of all sentences lie end to end, and only attention needs to know
 where one ends (``cu_seqlens``). Attribute names follow Hugging Face's modules, so that a parameter has the same name
-in memory, in a checkpoint and in
-transformers: ``bert.encoder.layer.0.attention.self.query.weight``.
+in memory, in a checkpoint and in transformers:
+``bert.encoder.layer.0.attention.self.query.weight``.
 """
 
 from __future__ import annotations

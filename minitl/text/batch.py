@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-IGNORED = -100
+from minitl.ops import IGNORE_INDEX
+
+IGNORED = IGNORE_INDEX
 """The label of a token that is not scored, as in PyTorch's cross entropy."""
 
 
