@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import gold
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from minitl import Tensor, ops
 
 Shape = tuple[int, ...]
-Random = np.random.Generator
+Random: TypeAlias = Any  # np.random.Generator, or what stands in for it in drawn.py
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,13 @@ class Variant:
         return f"{self.op}-{self.label}"
 
 
-# 0 dimensions, 1, both sides of a warp of 32, primes, and nothing at all
+# No dimensions, 1, both sides of a warp of 32, primes, and nothing at all; at least 25 of them suit each operation
 SHAPES: list[Shape] = [
-    *[(), (1,), (3,), (32,), (1, 1), (2, 3), (1, 31), (33, 2), (5, 1), (2, 1, 3), (2, 3, 2)],
-    *[(0,), (0, 3), (2, 0), (2, 0, 3)],
+    *[(), (1,), (2,), (3,), (7,), (31,), (32,), (33,)],
+    *[(1, 1), (1, 2), (1, 3), (1, 7), (1, 31), (1, 33), (2, 1), (2, 2), (2, 3), (2, 5), (2, 7), (2, 31)],
+    *[(3, 1), (3, 2), (3, 3), (3, 4), (3, 5), (4, 2), (4, 3), (5, 1), (5, 2), (5, 3), (7, 1), (7, 2), (8, 3), (32, 1)],
+    *[(33, 2), (1, 1, 1), (1, 2, 3), (2, 1, 3), (2, 2, 2), (2, 3, 1), (2, 3, 2), (3, 1, 2), (3, 2, 3)],
+    *[(0,), (0, 1), (0, 3), (2, 0), (0, 0), (2, 0, 3), (0, 2, 2), (2, 3, 0)],
 ]
 
 

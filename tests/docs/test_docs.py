@@ -99,8 +99,9 @@ def run_page(name: str) -> None:
         assert printed.output == written.output, f"{name}, the block at line {written.line} prints something else"
 
 
-def test_the_code_of_the_kernels_page_runs() -> None:
-    run_page("kernels/README.md")
+@pytest.mark.parametrize("name", ["kernels/README.md", "docs/testing.md"])
+def test_the_code_of_the_page_runs(name: str) -> None:
+    run_page(name)
 
 
 @pytest.fixture

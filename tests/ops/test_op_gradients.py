@@ -1,4 +1,4 @@
-"""Every operation's backward against finite differences, its values against plain NumPy, in every memory layout."""
+"""Every registered operation through the checks of ``minitl.testing``: fixed shapes, and whatever Hypothesis draws."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import cases
 from fused_cases import VARIANTS
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from op_cases import SHAPES, Case, Shape, Variant
 
 from minitl import Tensor, ops, testing
+from minitl.testing.properties import Use, check_layouts
 
-# all 100 of the ordinary profile would be 8,000 gradient checks; the long profile takes all of its own
-EXAMPLES = 5 if settings.default.max_examples <= 100 else settings.default.max_examples
+# at least 200 for every operation; the long profile of conftest.py takes all of its own
+EXAMPLES = max(200, settings.default.max_examples)
 BOTH = [
     pytest.param(variant, shape, id=f"{variant}-{shape}")
     for variant in VARIANTS
@@ -37,14 +38,22 @@ def close(actual: Any, wanted: Any) -> None:
     np.testing.assert_allclose(actual, wanted, rtol=ROUNDING, atol=ROUNDING)
 
 
+def variants_of(name: str) -> list[Variant]:
+    return [variant for variant in VARIANTS if variant.op == name]
+
+
 def test_every_operation_has_cases() -> None:
     assert {variant.op for variant in VARIANTS} == set(ops.OPS)
+    assert len({str(variant) for variant in VARIANTS}) == len(VARIANTS), "two variants of one name"
 
 
-def test_every_variant_is_run() -> None:
-    counts = {str(variant): sum(variant.takes(shape) for shape in SHAPES) for variant in VARIANTS}
-    assert len(counts) == len(VARIANTS), "two variants of one name"
-    assert min(counts.values()) >= 2, counts
+def test_every_operation_meets_25_shapes_and_8_layouts() -> None:
+    for name in ops.OPS:
+        taken = [shape for shape in SHAPES if any(variant.takes(shape) for variant in variants_of(name))]
+        assert len(taken) >= 25, name
+    for variant in VARIANTS:
+        assert sum(variant.takes(shape) for shape in SHAPES) >= 8, variant
+    assert len(testing.LAYOUTS.keys() - {"contiguous"}) >= 8
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -66,78 +75,41 @@ def test_value_and_gradient(variant: Variant, shape: Shape) -> None:
     testing.check_gradients(case.call, *case.arrays)
 
 
+@pytest.mark.parametrize("name", ops.OPS)
+def test_valid_function(name: str) -> None:
+    """All properties of ``assert_valid_function``, over variants, shapes, values, and indices, labels or masks."""
+
+    def call(*tensors: Tensor, case: Case) -> Tensor:
+        return case.call(*tensors)
+
+    call.__qualname__ = name
+    drawn = cases(variants_of(name)).map(lambda case: (*case.arrays, {"case": case}))
+    testing.assert_valid_function(call, drawn, max_examples=EXAMPLES, keeps_dtype=name != "astype")
+
+
+@pytest.mark.parametrize("name", ops.OPS)
+def test_value_anywhere(name: str) -> None:
+    @given(case=cases(variants_of(name)))
+    def value(case: Case) -> None:
+        close(case.call(*(Tensor(array) for array in case.arrays)).numpy(), case.gold(*case.arrays))
+
+    value()
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-@settings(max_examples=EXAMPLES)
-@given(data=st.data())
-def test_value_and_gradient_anywhere(variant: Variant, data: st.DataObject) -> None:
-    sizes = st.sampled_from([1, 2, 3, 4])
-    fewest, most = variant.dimensions
-    shape = data.draw(st.lists(sizes, min_size=fewest, max_size=most).map(tuple), label="shape")
-    case = make(variant, shape, data.draw(st.integers(0, 2**32), label="seed"))
-    close(case.call(*(Tensor(array) for array in case.arrays)).numpy(), case.gold(*case.arrays))
-    testing.check_gradients(case.call, *case.arrays)
+def test_memory_layout_changes_nothing(variant: Variant) -> None:
+    """Arguments, and the gradient that arrives, lie in memory in other ways; values and gradients stay."""
+    for shape in SHAPES:
+        if variant.takes(shape):
+            case = make(variant, shape)
+            check_layouts(Use(case.call, f"{variant} at {shape}", case.arrays))
 
 
-def transposed(array: np.ndarray) -> np.ndarray:
-    return np.array(array.T, order="C").T
-
-
-def strided(array: np.ndarray) -> np.ndarray:
-    """Every second column of a wider array, the others NaN, so that reading past the strides shows."""
-    if array.ndim == 0:
-        return array
-    wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), np.nan)
-    wide[..., ::2] = array
-    return wide[..., ::2]
-
-
-def backwards(array: np.ndarray) -> np.ndarray:
-    return np.flip(np.flip(array).copy()) if array.ndim else array
-
-
-def repeated(array: np.ndarray) -> np.ndarray:
-    """The first row for all rows, with stride 0."""
-    return np.broadcast_to(array[:1], array.shape) if array.ndim else np.broadcast_to(array, ())
-
-
-LAYOUTS = [transposed, strided, backwards, repeated]
-
-
-def run(case: Case, arrays: list[np.ndarray], weight: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+def run(case: Case, arrays: list[np.ndarray], weight: np.ndarray) -> list[np.ndarray]:
     leaves = [Tensor(array, requires_grad=True) for array in arrays]
     result = case.call(*leaves)
     result.backward(Tensor(weight))
-    gradients = []
-    for leaf in leaves:
-        assert leaf.grad is not None
-        gradients.append(leaf.grad.numpy())
-    return result.numpy(), gradients
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_memory_layout_changes_nothing(variant: Variant, layout: Any) -> None:
-    """Arguments, and the gradient that arrives, lie in memory in other ways; values and gradients stay."""
-    for shape in SHAPES:
-        if not variant.takes(shape):
-            continue
-        case = make(variant, shape)
-        arrays = [layout(array) for array in case.arrays]
-        weight = layout(np.asarray(np.random.default_rng(1).standard_normal(np.shape(case.gold(*case.arrays)))))
-        value, gradients = run(case, arrays, weight)
-        plain_value, plain_gradients = run(case, [array.copy() for array in arrays], weight.copy())
-        close(value, plain_value)
-        for gradient, plain, array in zip(gradients, plain_gradients, arrays, strict=True):
-            assert gradient.shape == array.shape
-            close(gradient, plain)
-
-
-def test_layouts_are_what_they_say() -> None:
-    array = np.arange(6.0).reshape(2, 3)
-    for layout in LAYOUTS:
-        assert not layout(array).flags.c_contiguous
-    assert repeated(array).strides[0] == 0
-    assert all(stride < 0 for stride in backwards(array).strides)
+    return [result.numpy(), *(leaf.grad.numpy() for leaf in leaves if leaf.grad is not None)]
 
 
 @pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant.op != "astype"], ids=str)
@@ -147,9 +119,10 @@ def test_float32_stays_float32(variant: Variant) -> None:
     case = make(variant, shape)
     arrays = [array.astype(np.float32) for array in case.arrays]
     weight = np.random.default_rng(1).standard_normal(np.shape(case.gold(*case.arrays)))
-    value, gradients = run(case, arrays, np.asarray(weight, dtype=np.float32))
-    wanted, wanted_gradients = run(case, [array.astype(np.float64) for array in arrays], np.asarray(weight))
-    for actual, reference in zip([value, *gradients], [wanted, *wanted_gradients], strict=True):
-        assert actual.dtype == np.float32
+    actual = run(case, arrays, np.asarray(weight, dtype=np.float32))
+    wanted = run(case, [array.astype(np.float64) for array in arrays], np.asarray(weight))
+    assert len(actual) == 1 + len(arrays)
+    for one, reference in zip(actual, wanted, strict=True):
+        assert one.dtype == np.float32
         # sums of at most 14 terms of size ~1: a few float32 roundings (6e-8) of the largest
-        np.testing.assert_allclose(actual, reference, rtol=0, atol=3e-6 * max(1.0, np.abs(reference).max()))
+        np.testing.assert_allclose(one, reference, rtol=0, atol=3e-6 * max(1.0, np.abs(reference).max()))
