@@ -36,11 +36,24 @@ def _unaliased(values: dict[str, npt.NDArray[Any]], parameters: dict[str, Parame
     }
 
 
+def _items(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what is in ``value``, however deep lists and dictionaries are nested, or the value itself."""
+    if isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            yield from _items(f"{name}.{position}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _items(f"{name}.{key}", item)
+    else:
+        yield name, value
+
+
 class Module:
     """Base class of layers and models.
 
     A parameter's name is its path of attribute names, with positions for lists and keys for dictionaries:
-    ``encoder.layer.0.output.dense.weight``. A subclass writes ``forward``; calling the module runs it.
+    ``encoder.layer.0.output.dense.weight``. A plain Tensor is no parameter, only a Parameter is. A subclass writes
+    ``forward``; calling the module runs it.
 
     Attributes:
         training: whether dropout is active; :meth:`train` and :meth:`eval` set it for the whole tree.
@@ -59,12 +72,7 @@ class Module:
     def _members(self) -> Iterator[tuple[str, Any]]:
         """Yield the attributes, and the items of those that are lists or dictionaries as ``name.0`` or ``name.key``."""
         for name, value in vars(self).items():
-            if isinstance(value, list | tuple):
-                yield from ((f"{name}.{position}", item) for position, item in enumerate(value))
-            elif isinstance(value, dict):
-                yield from ((f"{name}.{key}", item) for key, item in value.items())
-            else:
-                yield name, value
+            yield from _items(name, value)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yield the modules directly below this one, in the order they were assigned."""
@@ -72,26 +80,30 @@ class Module:
             if isinstance(value, Module):
                 yield name, value
 
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """Yield (name, module) for this one, called "", and all below it, each once, by its first name."""
+        yield from self._named_modules("", set())
+
+    def _named_modules(self, name: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
+        if id(self) in seen:  # used in two places, or the tree leads back up
+            return
+        seen.add(id(self))
+        yield name, self
+        for child_name, child in self.named_children():
+            yield from child._named_modules(f"{name}.{child_name}" if name else child_name, seen)
+
     def modules(self) -> Iterator[Module]:
-        """Yield this module and all below it."""
-        yield self
-        for _, child in self.named_children():
-            yield from child.modules()
+        """Yield this module and all below it, each once."""
+        yield from (module for _, module in self.named_modules())
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield (name, parameter) for the whole tree; one that is used in two places comes once, by its first name."""
         seen: set[Parameter] = set()
-        for name, parameter in self._walk(""):
-            if parameter not in seen:
-                seen.add(parameter)
-                yield name, parameter
-
-    def _walk(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
-        for name, value in self._members():
-            if isinstance(value, Parameter):
-                yield prefix + name, value
-        for name, child in self.named_children():
-            yield from child._walk(f"{prefix}{name}.")
+        for module_name, module in self.named_modules():
+            for name, value in module._members():
+                if isinstance(value, Parameter) and value not in seen:
+                    seen.add(value)
+                    yield f"{module_name}.{name}" if module_name else name, value
 
     def parameters(self) -> list[Parameter]:
         """Return all parameters, each once."""

@@ -254,3 +254,37 @@ def test_dtype_changes_precision_and_not_the_numbers() -> None:
     single = nn.Linear(4, 3).weight.numpy()
     minitl.manual_seed(3)
     np.testing.assert_array_equal(nn.Linear(4, 3, dtype="float64").weight.numpy().astype(np.float32), single)
+
+
+def test_parameters_in_nested_containers_are_found() -> None:
+    class Grid(nn.Module):
+        def __init__(self) -> None:
+            self.rows = [[nn.Parameter(np.zeros(1)), nn.Linear(1, 1)], ({"deep": nn.Parameter(np.zeros(2))},)]
+            self.constant = Tensor(np.zeros(3))
+
+    names = [name for name, _ in Grid().named_parameters()]
+    assert names == ["rows.0.0", "rows.1.0.deep", "rows.0.1.weight", "rows.0.1.bias"]
+
+
+def test_a_tree_that_leads_back_up_ends() -> None:
+    class Node(nn.Module):
+        def __init__(self, parent: nn.Module | None = None) -> None:
+            self.weight = nn.Parameter(np.zeros(1))
+            self.parent = parent
+            self.child = Node(self) if parent is None else None
+
+    node = Node()
+    assert [name for name, _ in node.named_modules()] == ["", "child"]
+    assert [name for name, _ in node.named_parameters()] == ["weight", "child.weight"]
+    node.eval()
+    assert not node.child.training
+    assert len(list(node.modules())) == 2
+
+
+def test_a_module_used_twice_comes_once() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            self.first = nn.Linear(1, 1)
+            self.second = self.first
+
+    assert [name for name, _ in Twice().named_modules()] == ["", "first"]
