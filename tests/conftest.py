@@ -1,7 +1,8 @@
 """What all tests share: Hypothesis profiles, and the strict device.
 
 ``ci`` (the default) draws the same examples on every run, so that a red test is red for everyone; ``long`` draws new
-and many more ones: ``HYPOTHESIS_PROFILE=long pytest``. Both print how to repeat a failure.
+and many more ones: ``HYPOTHESIS_PROFILE=long pytest``; ``quick`` draws the first few of ``ci``'s, to see that all lines
+run. All print how to repeat a failure.
 """
 
 import os
@@ -15,6 +16,7 @@ import minitl
 import minitl.device
 
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("quick", derandomize=True, deadline=None, print_blob=True, max_examples=10)
 settings.register_profile("long", derandomize=False, deadline=None, print_blob=True, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

@@ -15,8 +15,7 @@ from op_cases import SHAPES, Case, Shape, Variant
 from minitl import Tensor, ops, testing
 from minitl.testing.properties import Use, check_layouts
 
-# at least 200 for every operation; the long profile of conftest.py takes all of its own
-EXAMPLES = max(200, settings.default.max_examples)
+EXAMPLES = 2 * settings.default.max_examples  # for every operation: 200, in the long profile of conftest.py 2,000
 BOTH = [
     pytest.param(variant, shape, id=f"{variant}-{shape}")
     for variant in VARIANTS
