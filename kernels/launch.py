@@ -1,10 +1,16 @@
-"""What every kernel needs from its array library: the module behind an array, and the check of its arguments.
+"""What every kernel needs from its array library: the module behind an array, contiguous memory, and the checks of its
+arguments.
+
+A fast kernel reads memory as it was told to: where NumPy would broadcast a wrong shape, widen a dtype or follow
+strides, it reads something else, or outside the array. So every implementation begins with the checks below, and the
+mistake is found on every machine, with the same words.
 
 This is the only file of the project that will import CuPy, and it will do so lazily.
 """
 
 from __future__ import annotations
 
+import operator
 import sys
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -15,6 +21,9 @@ import numpy.typing as npt
 #: A NumPy array, or any array whose library speaks NumPy's language (CuPy). CuPy is an optional dependency, so the type
 #: checker sees NumPy's type.
 Array: TypeAlias = npt.NDArray[Any]
+
+#: The dtypes that kernels compute in.
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def array_module(array: Array) -> ModuleType:
@@ -37,19 +46,163 @@ def is_array(value: object) -> bool:
     return hasattr(value, "strides") and hasattr(value, "dtype") and hasattr(value, "shape")
 
 
-def check_floats(**arrays: Array | None) -> None:
-    """Raise unless all arrays (None is skipped) are C-contiguous and share one dtype, float32 or float64.
+def contiguous(array: Array) -> Array:
+    """Return ``array`` itself if it is C-contiguous and aligned, as kernels need it, and else a copy that is.
 
-    CUDA kernels ignore strides: a transposed view would be read as if it were not. The reference kernels refuse what
-    the others could not read, so that the mistake is found on every machine.
+    NumPy's ``ascontiguousarray`` hands back an array whose address is no multiple of its element's size.
     """
-    dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
-    if len(set(dtypes.values())) > 1:
-        raise TypeError("a kernel takes one float dtype, got " + ", ".join(f"{n}: {d}" for n, d in dtypes.items()))
+    flags = array.flags
+    return array if flags.c_contiguous and getattr(flags, "aligned", True) else array.copy()
+
+
+def check_floats(**arrays: Array | None) -> None:
+    """Raise unless all arrays (None is skipped) share one dtype, float32 or float64, and their memory is plain.
+
+    Raises:
+        TypeError: another dtype, or two.
+        ValueError: an array is not C-contiguous, or not aligned.
+    """
+    first: Any = None
+    for array in arrays.values():
+        if array is None:
+            continue
+        first = array.dtype if first is None else first
+        if array.dtype is not first and array.dtype != first:
+            found = ", ".join(f"{name}: {array.dtype}" for name, array in arrays.items() if array is not None)
+            raise TypeError(f"a kernel takes one float dtype, got {found}")
     for name, array in arrays.items():
         if array is None:
             continue
-        if array.dtype not in (np.float32, np.float64):
-            raise TypeError(f"{name} must be float32 or float64, not {array.dtype}")
-        if not array.flags.c_contiguous:
-            raise ValueError(f"{name} must be C-contiguous; strides are {array.strides} for shape {array.shape}")
+        if first not in FLOATS:
+            raise TypeError(f"{name} must be float32 or float64, not {first}")
+        _check_memory(name, array)
+
+
+def check_integers(**arrays: Array) -> None:
+    """Raise unless all arrays are integers, of any width, and their memory is plain.
+
+    Raises:
+        TypeError: another dtype, or the other byte order.
+        ValueError: an array is not C-contiguous, or not aligned.
+    """
+    for name, array in arrays.items():
+        if array.dtype.kind not in "iu" or not array.dtype.isnative:
+            raise TypeError(f"{name} must be integers in the byte order of this machine, not {array.dtype}")
+        _check_memory(name, array)
+
+
+def check_masks(**arrays: Array | None) -> None:
+    """Raise unless all arrays (None is skipped) are bool and their memory is plain.
+
+    Raises:
+        TypeError: another dtype.
+        ValueError: an array is not C-contiguous.
+    """
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if array.dtype != bool:
+            raise TypeError(f"{name} must be bool, not {array.dtype}")
+        _check_memory(name, array)
+
+
+def _check_memory(name: str, array: Array) -> None:
+    """Raise unless the array is C-contiguous (CUDA kernels do not see strides) and aligned (CuPy's always are)."""
+    flags = array.flags
+    if not flags.c_contiguous:
+        raise ValueError(f"{name} must be C-contiguous; strides are {array.strides} for shape {array.shape}")
+    if not getattr(flags, "aligned", True):
+        raise ValueError(f"{name} must be aligned: its memory does not begin at a multiple of its element's size")
+
+
+def check_shapes(**arguments: tuple[Array | None, str] | int) -> None:
+    """Raise unless every array has the shape written beside it; one letter is one length, everywhere in the call.
+
+    Args:
+        arguments: by the kernel's own names, pairs of an array (None is skipped) and its shape in letters, "" for no
+            dimensions; or a number, which fixes the letter it is passed as.
+
+    Raises:
+        ValueError: a shape does not fit. The message names the argument, and what it disagrees with.
+
+    >>> x, weight = np.zeros((4, 5)), np.zeros(1)
+    >>> check_shapes(x=(x, "N D"), weight=(weight, "D"))
+    Traceback (most recent call last):
+        ...
+    ValueError: weight must be (D), with D = 5 as in x (N, D) of shape (4, 5); its shape is (1,)
+    """
+    lengths: dict[str, int] = {}
+    for name, argument in arguments.items():
+        if isinstance(argument, int):
+            lengths[name] = argument
+            continue
+        array, text = argument
+        if array is None:
+            continue
+        letters = text.split()
+        shape = array.shape
+        if len(shape) != len(letters):
+            raise ValueError(f"{name} must be ({', '.join(letters)}); its shape is {shape}")
+        for letter, length in zip(letters, shape, strict=True):
+            if lengths.setdefault(letter, length) != length:
+                raise ValueError(_disagreement(arguments, name, letter, lengths[letter]))
+
+
+def _disagreement(arguments: dict[str, tuple[Array | None, str] | int], wrong: str, letter: str, expected: int) -> str:
+    """Say which shape an argument must have, and which other argument, the first with that letter, asks for it."""
+    place = ""
+    for name, argument in arguments.items():
+        if isinstance(argument, int) or argument[0] is None:
+            continue
+        array, letters = argument[0], argument[1].split()
+        spelt = ", ".join(letters)
+        if name == wrong:
+            return f"{name} must be ({spelt}), with {letter} = {expected}{place}; its shape is {array.shape}"
+        if letter in letters and not place and letter not in arguments:
+            place = f" as in {name} ({spelt}) of shape {array.shape}"
+    raise AssertionError(wrong)
+
+
+def check_ranges(**options: tuple[float | None, float, float]) -> None:
+    """Raise a ValueError unless ``low <= value < high`` for every option, given as (value, low, high); None is skipped.
+
+    NaN is in no range.
+    """
+    for name, (value, low, high) in options.items():
+        if value is not None and not low <= value < high:
+            raise ValueError(f"{name} must be in [{low}, {high}), got {value}")
+
+
+def check_dropout(probability: float, *, seed: int, call: int, first: int = 0) -> None:
+    """Raise a ValueError unless ``probability`` is in [0, 1) and generator and element number fit 64 bits."""
+    if not 0 <= probability < 1:
+        raise ValueError(f"the dropout probability must be in [0, 1), got {probability}")
+    check_ranges(seed=(seed, 0, 2**64), call=(call, 0, 2**64), first=(first, 0, 2**64))
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError unless ``value`` is one of the words ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_heads(heads: int, *, columns: int) -> None:
+    """Raise a ValueError unless ``columns`` can be divided among ``heads`` heads."""
+    if heads < 1 or columns % heads:
+        raise ValueError(f"heads must be at least 1 and divide the {columns} columns, got {heads}")
+
+
+def check_offsets(cu_seqlens: Array, *, rows: int) -> None:
+    """Raise unless ``cu_seqlens`` cuts ``rows`` rows into sentences of at least one: from 0 to ``rows``, growing.
+
+    Raises:
+        TypeError: no integers, or not on the host, where kernels read them.
+        ValueError: not (B + 1,), memory that is not plain, or other numbers.
+    """
+    if not isinstance(cu_seqlens, np.ndarray):
+        raise TypeError(f"cu_seqlens must be a NumPy array: it is read on the host; got {type(cu_seqlens).__name__}")
+    check_integers(cu_seqlens=cu_seqlens)
+    check_shapes(cu_seqlens=(cu_seqlens, "B+1"))
+    offsets = cu_seqlens.tolist()
+    if offsets[:1] != [0] or offsets[-1] != rows or not all(map(operator.lt, offsets, offsets[1:])):
+        raise ValueError(f"cu_seqlens must grow from 0 to {rows}, the number of rows; got {cu_seqlens}")

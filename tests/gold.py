@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 WORD = 2**32
 
 
+@lru_cache(maxsize=2**16)  # four elements share a block, and a mask is needed forward and backward
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
     """Philox4x32-10 of one counter, after the figure in the paper (Salmon et al. 2011)."""
     left_0, right_0, left_1, right_1 = counter
@@ -42,6 +45,12 @@ def each(function: object, x: np.ndarray) -> np.ndarray:
     return np.array([function(value) for value in x.ravel().tolist()], dtype=np.float64).reshape(x.shape)  # type: ignore[operator]
 
 
+def total(values: Any) -> float:
+    """The sum, rounded once; infinities and NaN are added as they are."""
+    values = np.asarray(values, dtype=np.float64)
+    return math.fsum(values) if np.isfinite(values).all() else float(values.sum())
+
+
 def gelu(u: np.ndarray, approximate: str) -> np.ndarray:
     if approximate == "tanh":
         return each(lambda v: 0.5 * v * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))), u)
@@ -55,7 +64,9 @@ def softmax(x: np.ndarray, mask: np.ndarray | None = None, scale: float = 1.0) -
     for row in np.ndindex(x.shape[:-1]):
         columns = np.flatnonzero(mask[row])
         if columns.size:
-            terms = [math.exp(scale * (value - x[row][columns].max())) for value in x[row][columns]]
+            values = x[row][columns].tolist()
+            largest = float(x[row][columns].max())  # NaN if any is
+            terms = [math.exp(scale * (value - largest)) for value in values]
             result[row][columns] = np.array(terms) / math.fsum(terms)
     return result
 
@@ -94,17 +105,18 @@ def cross_entropy(
 ) -> float:
     """The weighted mean of negative log-likelihoods; a smoothed target is written out class by class."""
     classes = logits.shape[1]
-    weights = np.ones(classes) if weights is None else weights
-    total = divisor = 0.0
-    for row, label in zip(logits, labels.tolist(), strict=True):
+    weights = [1.0] * classes if weights is None else weights.tolist()
+    losses, divisors = [], []
+    for row, largest, label in zip(logits.tolist(), logits.max(axis=1).tolist(), labels.tolist(), strict=True):
         if label == -100:
             continue
-        log_sum = math.log(math.fsum(math.exp(value - row.max()) for value in row)) + row.max()
+        log_sum = math.log(math.fsum(math.exp(value - largest) for value in row)) + largest
         for c in range(classes):
             target = smoothing / classes + (1 - smoothing) * (c == label)
-            total += weights[c] * target * (log_sum - row[c])
-        divisor += weights[label]
-    return total / divisor if divisor else 0.0
+            if target:  # a class that is no target may have a logit of -inf
+                losses.append(weights[c] * target * (log_sum - row[c]))
+        divisors.append(weights[label])
+    return total(losses) / total(divisors) if total(divisors) else 0.0
 
 
 def layer_norm(total: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:

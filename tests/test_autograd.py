@@ -121,6 +121,15 @@ def test_accumulation_does_not_write_into_gradients_on_their_way() -> None:
     assert (grad_of(x), grad_of(y)) == ([11.0], [1.0])
 
 
+def test_accumulation_leaves_an_array_alone_that_went_to_two() -> None:
+    """a and b got one array from their sum; before either is visited, another gradient of a arrives, then one of b."""
+    x, y = leaf([1.0]), leaf([1.0])
+    a, b = x * 1, y * 1
+    total = (a + b) * 1
+    (b * 100 + (a * 10 + total)).sum().backward()
+    assert (grad_of(x), grad_of(y)) == ([11.0], [101.0])
+
+
 def test_backward_of_a_leaf_is_its_own_gradient() -> None:
     x = leaf(3.0)
     x.backward()

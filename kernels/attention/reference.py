@@ -20,7 +20,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from minitl.kernels.dropout import reference as dropout_kernel
-from minitl.kernels.launch import Array, array_module, check_floats
+from minitl.kernels.launch import (
+    Array,
+    array_module,
+    check_dropout,
+    check_floats,
+    check_heads,
+    check_offsets,
+    check_shapes,
+)
 
 
 def _sentences(cu_seqlens: np.ndarray, heads: int) -> Iterator[tuple[slice, int]]:
@@ -33,7 +41,8 @@ def _sentences(cu_seqlens: np.ndarray, heads: int) -> Iterator[tuple[slice, int]
 
 def _split(rows: Array, heads: int) -> Array:
     """(length, H * K) -> (H, length, K)."""
-    return rows.reshape(rows.shape[0], heads, -1).transpose(1, 0, 2)
+    length, width = rows.shape
+    return rows.reshape(length, heads, width // heads).transpose(1, 0, 2)
 
 
 def _merge(by_head: Array) -> Array:
@@ -68,6 +77,10 @@ def forward(
         context (T, D); log_sum_exp (H, T).
     """
     check_floats(q=q, k=k, v=v)
+    check_shapes(q=(q, "T D"), k=(k, "T D"), v=(v, "T D"))
+    check_heads(heads, columns=q.shape[1])
+    check_offsets(cu_seqlens, rows=q.shape[0])
+    check_dropout(dropout, seed=seed, call=call)
     xp = array_module(q)
     context = xp.empty_like(q)
     log_sum_exp = xp.empty((heads, q.shape[0]), dtype=q.dtype)
@@ -98,6 +111,11 @@ def backward(
 ) -> tuple[Array, Array, Array]:
     """Return ``(grad_q, grad_k, grad_v)``, each (T, D), from the gradient of the context (T, D)."""
     check_floats(grad_context=grad_context, q=q, k=k, v=v, log_sum_exp=log_sum_exp)
+    check_shapes(grad_context=(grad_context, "T D"), q=(q, "T D"), k=(k, "T D"), v=(v, "T D"))
+    check_heads(heads, columns=q.shape[1])
+    check_shapes(H=heads, T=q.shape[0], log_sum_exp=(log_sum_exp, "H T"))
+    check_offsets(cu_seqlens, rows=q.shape[0])
+    check_dropout(dropout, seed=seed, call=call)
     xp = array_module(q)
     grad_q, grad_k, grad_v = xp.empty_like(q), xp.empty_like(k), xp.empty_like(v)
     for rows, first in _sentences(cu_seqlens, heads):
@@ -112,6 +130,9 @@ def backward(
         grad_v[rows] = _merge(dropped.transpose(0, 2, 1) @ grad_b)
         grad_dropped = grad_b @ v_b.transpose(0, 2, 1)
         grad_p = dropout_kernel.backward(grad_dropped, probability=dropout, seed=seed, call=call, first=first)
+        # In two passes, like a variance: where the values have a large mean, so has grad_p, and grad_scores, which must
+        # sum to 0 over the keys, would be wrong by the rounding of that mean.
+        grad_p = grad_p - (grad_p * probabilities).sum(axis=2, keepdims=True)
         inner = (grad_p * probabilities).sum(axis=2, keepdims=True)
         grad_scores = probabilities * (grad_p - inner) * scale
         grad_q[rows] = _merge(grad_scores @ k_b)

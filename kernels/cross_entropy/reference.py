@@ -10,7 +10,7 @@ float32. With no scored row the loss is 0 and so is its gradient (PyTorch gives 
 
 from __future__ import annotations
 
-from minitl.kernels.launch import Array, array_module, check_floats
+from minitl.kernels.launch import Array, array_module, check_floats, check_integers, check_ranges, check_shapes
 
 
 def forward(
@@ -28,19 +28,27 @@ def forward(
         loss: () mean over scored rows. log_sum_exp: (N,). total_weight: (), the divisor, 0 if no row is scored.
     """
     check_floats(logits=logits, class_weights=class_weights)
+    check_integers(labels=labels)
+    check_shapes(logits=(logits, "N C"), labels=(labels, "N"), class_weights=(class_weights, "C"))
+    check_ranges(label_smoothing=(label_smoothing, 0, 1))
+    if logits.shape[1] == 0:
+        raise ValueError(f"cross_entropy needs at least one class; the shape of logits is {logits.shape}")
     xp = array_module(logits)
-    maximum = logits.max(axis=1)
-    log_sum_exp = maximum + xp.log(xp.exp(logits - maximum[:, None]).sum(axis=1))
+    maximum = logits.max(axis=1, keepdims=True)
+    below = logits - maximum
+    log_total = xp.log(xp.exp(below).sum(axis=1))
     scored, row_weights, class_weights = _weights(logits, labels, class_weights, ignore_index)
     total_weight = row_weights.sum()
-    label_logits = xp.take_along_axis(logits, xp.where(scored, labels, 0)[:, None], axis=1)[:, 0]
-    row_loss = row_weights * (log_sum_exp - label_logits) * (1 - label_smoothing)
+    # Both terms relative to the maximum: near 1e3 a float32 log_sum_exp, and then the loss, is a multiple of 6e-5.
+    label_below = xp.take_along_axis(below, xp.where(scored, labels, 0)[:, None], axis=1)[:, 0]
+    row_loss = row_weights * (log_total - label_below) * (1 - label_smoothing)
     if label_smoothing > 0:
-        spread = ((log_sum_exp[:, None] - logits) * class_weights).sum(axis=1)
+        spread = ((log_total[:, None] - below) * class_weights).sum(axis=1)
         row_loss = row_loss + label_smoothing / logits.shape[1] * spread
     row_loss = xp.where(scored, row_loss, 0)
-    loss = row_loss.sum() / xp.where(total_weight == 0, 1, total_weight)
-    return loss, log_sum_exp, total_weight
+    # Without weight, of no rows or of rows whose labels all weigh 0, there is nothing to average.
+    loss = xp.where(total_weight == 0, 0, row_loss.sum() / xp.where(total_weight == 0, 1, total_weight))
+    return loss, maximum[:, 0] + log_total, total_weight
 
 
 def backward(
@@ -54,17 +62,35 @@ def backward(
     ignore_index: int,
     label_smoothing: float,
 ) -> Array:
-    """Return ``grad_logits`` (N, C), 0 in ignored rows, else (mass of the target * softmax - target) / total weight."""
-    check_floats(logits=logits, class_weights=class_weights, log_sum_exp=log_sum_exp)
+    """Return ``grad_logits`` (N, C): (mass of the target * softmax - target) / total weight, 0 in ignored rows."""
+    check_floats(
+        grad_loss=grad_loss,
+        logits=logits,
+        class_weights=class_weights,
+        log_sum_exp=log_sum_exp,
+        total_weight=total_weight,
+    )
+    check_integers(labels=labels)
+    check_shapes(
+        grad_loss=(grad_loss, ""),
+        logits=(logits, "N C"),
+        labels=(labels, "N"),
+        class_weights=(class_weights, "C"),
+        log_sum_exp=(log_sum_exp, "N"),
+        total_weight=(total_weight, ""),
+    )
+    check_ranges(label_smoothing=(label_smoothing, 0, 1))
     xp = array_module(logits)
     classes = logits.shape[1]
     scored, row_weights, class_weights = _weights(logits, labels, class_weights, ignore_index)
     one_hot = (xp.arange(classes)[None, :] == labels[:, None]).astype(logits.dtype)
     target = one_hot * (row_weights * (1 - label_smoothing))[:, None] + label_smoothing / classes * class_weights
     probabilities = xp.exp(logits - log_sum_exp[:, None])
-    grad_rows = probabilities * target.sum(axis=1, keepdims=True) - target
+    # They sum to 1 but for the rounding of log_sum_exp, which near 1e3 is worth 3e-5 of each; gradients must sum to 0.
+    mass = target.sum(axis=1, keepdims=True) / probabilities.sum(axis=1, keepdims=True)
+    grad_rows = probabilities * mass - target
     divisor = xp.where(total_weight == 0, 1, total_weight)
-    return xp.where(scored[:, None], grad_rows * (grad_loss / divisor), 0)
+    return xp.where(scored[:, None] & (total_weight != 0), grad_rows * (grad_loss / divisor), 0)
 
 
 def _weights(

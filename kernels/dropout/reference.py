@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from types import ModuleType
 
-from minitl.kernels.launch import Array, array_module, check_floats
+from minitl.kernels.launch import Array, array_module, check_dropout, check_floats
 from minitl.kernels.philox.reference import words
 
 
@@ -17,6 +17,7 @@ def keep_mask(
     shape: tuple[int, ...], *, probability: float, seed: int, call: int, first: int = 0, xp: ModuleType
 ) -> Array:
     """Return the boolean mask of kept elements; elements are numbered in C order from ``first``."""
+    check_dropout(probability, seed=seed, call=call, first=first)
     threshold = math.floor(probability * 2**32)
     return (words(math.prod(shape), seed=seed, call=call, first=first, xp=xp) >= threshold).reshape(shape)
 
@@ -30,14 +31,20 @@ def forward(x: Array, *, probability: float, seed: int, call: int, first: int = 
         seed, call: key and use number of the generator, see ``philox``.
     """
     check_floats(x=x)
+    return _drop(x, probability, seed, call, first)
+
+
+def backward(grad_y: Array, *, probability: float, seed: int, call: int, first: int = 0) -> Array:
+    """Return the gradient of ``x``: the same elements dropped, the same scale."""
+    check_floats(grad_y=grad_y)
+    return _drop(grad_y, probability, seed, call, first)
+
+
+def _drop(x: Array, probability: float, seed: int, call: int, first: int) -> Array:
+    check_dropout(probability, seed=seed, call=call, first=first)
     if probability == 0:
         return x
     xp = array_module(x)
     keep = keep_mask(x.shape, probability=probability, seed=seed, call=call, first=first, xp=xp)
     # where, not x * keep: a dropped Inf must become 0, not NaN
     return xp.where(keep, x * (1 / (1 - probability)), 0)
-
-
-def backward(grad_y: Array, *, probability: float, seed: int, call: int, first: int = 0) -> Array:
-    """Return the gradient of ``x``: the same elements dropped, the same scale."""
-    return forward(grad_y, probability=probability, seed=seed, call=call, first=first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minitl.kernels.launch import Array, array_module, check_floats
+from minitl.kernels.launch import Array, array_module, check_floats, check_integers, check_ranges, check_shapes
 
 
 def forward(tables: Sequence[Array], indices: Sequence[Array]) -> Array:
@@ -17,7 +17,16 @@ def forward(tables: Sequence[Array], indices: Sequence[Array]) -> Array:
     Returns:
         (T, D).
     """
-    check_floats(**{f"tables[{i}]": table for i, table in enumerate(tables)})
+    if not tables or len(tables) != len(indices):
+        raise ValueError(f"embedding needs tables, and indices for each; got {len(tables)} and {len(indices)}")
+    named_tables = {f"tables[{i}]": table for i, table in enumerate(tables)}
+    named_indices = {f"indices[{i}]": index for i, index in enumerate(indices)}
+    check_floats(**named_tables)
+    check_integers(**named_indices)
+    check_shapes(
+        **{name: (table, f"V{i} D") for i, (name, table) in enumerate(named_tables.items())},
+        **{name: (index, "T") for name, index in named_indices.items()},
+    )
     y = tables[0][indices[0]]
     for table, index in zip(tables[1:], indices[1:], strict=True):
         y += table[index]
@@ -34,6 +43,9 @@ def backward(grad_y: Array, index: Array, *, out: Array, padding_index: int | No
         padding_index: a row that gets no gradient, or None.
     """
     check_floats(grad_y=grad_y, out=out)
+    check_integers(index=index)
+    check_shapes(grad_y=(grad_y, "T D"), index=(index, "T"), out=(out, "V D"))
+    check_ranges(padding_index=(padding_index, 0, out.shape[0]))
     xp = array_module(grad_y)
     if padding_index is not None:
         kept = index != padding_index

@@ -11,15 +11,22 @@ from __future__ import annotations
 
 import math
 
-from minitl.kernels.launch import Array, array_module, check_floats
+from minitl.kernels.launch import Array, array_module, check_choice, check_floats, check_shapes
 from minitl.kernels.special import normal_distribution
 
+VARIANTS = ("none", "tanh")
 CUBIC = 0.044715
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
 
+def _near(u: Array) -> Array:
+    """Beyond +-20 the tanh is +-1 to the last bit, but a power of ``u`` may be too large for a float."""
+    return array_module(u).clip(u, -20.0, 20.0)
+
+
 def _tanh(u: Array) -> Array:
-    return array_module(u).tanh(SQRT_2_OVER_PI * u * (1 + CUBIC * u * u))
+    near = _near(u)
+    return array_module(u).tanh(SQRT_2_OVER_PI * near * (1 + CUBIC * near * near))
 
 
 def forward(x: Array, bias: Array | None, *, approximate: str) -> Array:
@@ -31,6 +38,8 @@ def forward(x: Array, bias: Array | None, *, approximate: str) -> Array:
         approximate: ``"none"`` (erf) or ``"tanh"``.
     """
     check_floats(x=x, bias=bias)
+    check_shapes(x=(x, "N F"), bias=(bias, "F"))
+    check_choice("approximate", approximate, VARIANTS)
     u = x if bias is None else x + bias
     if approximate == "tanh":
         return 0.5 * u * (1 + _tanh(u))
@@ -40,10 +49,13 @@ def forward(x: Array, bias: Array | None, *, approximate: str) -> Array:
 def backward(grad_y: Array, x: Array, bias: Array | None, *, approximate: str) -> tuple[Array, Array | None]:
     """Return ``(grad_x, grad_bias)``; ``dy/du = Phi(u) + u * Phi'(u)``, and ``Phi'`` is the normal density."""
     check_floats(grad_y=grad_y, x=x, bias=bias)
+    check_shapes(grad_y=(grad_y, "N F"), x=(x, "N F"), bias=(bias, "F"))
+    check_choice("approximate", approximate, VARIANTS)
     u = x if bias is None else x + bias
     if approximate == "tanh":
+        near = _near(u)
         tanh = _tanh(u)
-        inner_slope = SQRT_2_OVER_PI * (1 + 3 * CUBIC * u * u)
+        inner_slope = SQRT_2_OVER_PI * (1 + 3 * CUBIC * near * near)
         slope = 0.5 * (1 + tanh) + 0.5 * u * (1 - tanh * tanh) * inner_slope
     else:
         distribution, density = normal_distribution(u)

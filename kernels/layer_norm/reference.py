@@ -9,8 +9,10 @@ lose a fifth of it to rounding in float32 when the mean is a thousand times the 
 
 from __future__ import annotations
 
+import math
+
 from minitl.kernels.dropout import reference as dropout_kernel
-from minitl.kernels.launch import Array, array_module, check_floats
+from minitl.kernels.launch import Array, array_module, check_dropout, check_floats, check_ranges, check_shapes
 
 
 def forward(
@@ -38,15 +40,26 @@ def forward(
         y (N, D); total (N, D), which is ``x`` itself without residual and dropout; mean, rstd (N,).
     """
     check_floats(x=x, residual=residual, weight=weight, bias=bias)
+    check_shapes(x=(x, "N D"), residual=(residual, "N D"), weight=(weight, "D"), bias=(bias, "D"))
+    check_ranges(eps=(eps, 0, math.inf))
+    check_dropout(dropout, seed=seed, call=call)
+    if x.shape[1] == 0:
+        raise ValueError(f"layer_norm needs at least one column; the shape of x is {x.shape}")
     xp = array_module(x)
     total = dropout_kernel.forward(x, probability=dropout, seed=seed, call=call)
     if residual is not None:
         total = total + residual
-    mean = total.mean(axis=1)
-    centred = total - mean[:, None]
+    # The mean of large numbers is rounded like them; that of their differences from the row's first is not, and those
+    # are exact where it matters. A constant row so gives exactly the bias.
+    centred = total - total[:, :1]
+    offset = centred.mean(axis=1)
+    centred -= offset[:, None]
+    mean = total[:, 0] + offset
     variance = (centred * centred).mean(axis=1)
     rstd = 1 / xp.sqrt(variance + eps)
-    y = centred * rstd[:, None] * weight + bias
+    y = centred * rstd[:, None]
+    y *= weight
+    y += bias
     return y, total, mean, rstd
 
 
@@ -68,7 +81,12 @@ def backward(
     terms take those directions out. ``grad_residual`` is that; ``grad_x`` is that through the dropout.
     """
     check_floats(grad_y=grad_y, total=total, weight=weight, mean=mean, rstd=rstd)
-    normalised = (total - mean[:, None]) * rstd[:, None]
+    check_shapes(grad_y=(grad_y, "N D"), total=(total, "N D"), weight=(weight, "D"), mean=(mean, "N"), rstd=(rstd, "N"))
+    check_dropout(dropout, seed=seed, call=call)
+    normalised = total - mean[:, None]
+    normalised *= rstd[:, None]
+    # Their mean is 0 but for the rounding of ``mean``, which near 1e4 is 5e-4.
+    normalised -= normalised.mean(axis=1)[:, None]
     grad_weight = (grad_y * normalised).sum(axis=0)
     grad_bias = grad_y.sum(axis=0)
     grad_normalised = grad_y * weight

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minitl.kernels.launch import Array, array_module, check_floats
+from minitl.kernels.launch import Array, array_module, check_floats, check_shapes
 
 
 def matmul(
@@ -23,6 +23,13 @@ def matmul(
         accumulate: add to ``out`` instead of overwriting it.
     """
     check_floats(a=a, b=b, out=out)
+    check_shapes(
+        a=(a, "K M" if transpose_a else "M K"),
+        b=(b, "N K" if transpose_b else "K N"),
+        out=(out, "M N"),
+    )
+    if accumulate and out is None:
+        raise ValueError("accumulate adds to out, and out is None")
     xp = array_module(a)
     left = a.T if transpose_a else a
     right = b.T if transpose_b else b

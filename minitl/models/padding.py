@@ -122,6 +122,10 @@ def _integers(name: str, values: Ids) -> Integers:
     array = values.numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, not {array.dtype}")
+    beyond = array > np.iinfo(np.int64).max
+    if beyond.any():
+        place = tuple(int(i) for i in np.argwhere(beyond)[0])
+        raise ValueError(f"{name}{list(place)} is {array[place]}, which no int64 can hold")
     return array.astype(np.int64, copy=False)
 
 

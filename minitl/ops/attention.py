@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from minitl.autograd import Function
-from minitl.kernels.launch import Array
+from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
 from minitl.ops.dropout import draw
 from minitl.ops.registry import register
@@ -53,6 +53,8 @@ def attention(
     """
     if not q.shape == k.shape == v.shape or q.ndim != 2:
         raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} must be three equal (T, D)")
+    if q.shape[1] == 0:
+        raise ValueError(f"attention needs at least one column, q has shape {q.shape}")
     if heads < 1 or q.shape[1] % heads:
         raise ValueError(f"attention: {q.shape[1]} columns cannot be divided among {heads} heads")
     cu_seqlens = check_offsets(cu_seqlens, q.shape[0])
@@ -65,11 +67,18 @@ def attention(
 
 def check_offsets(cu_seqlens: np.ndarray, tokens: int) -> np.ndarray:
     """Return the offsets as an array; raise unless they cut ``tokens`` rows into sentences of at least one token."""
-    offsets = np.asarray(cu_seqlens)
+    offsets = np.array(cu_seqlens)  # a copy: backward needs them as they are now
     if offsets.ndim != 1 or offsets.size < 2 or offsets.dtype.kind not in "iu":
         raise ValueError(f"cu_seqlens must be (B + 1,) integers with B >= 1, got {offsets.dtype} {offsets.shape}")
-    if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets.astype(np.int64)) < 1).any():
-        raise ValueError(f"cu_seqlens must grow from 0 to {tokens}, the number of tokens; got {offsets.tolist()}")
+    wrong = np.append(False, offsets[1:] <= offsets[:-1]) | (offsets < 0) | (offsets > tokens)
+    wrong[0] |= offsets[0] != 0
+    wrong[-1] |= offsets[-1] != tokens
+    if wrong.any():
+        position = int(wrong.argmax())
+        raise ValueError(
+            f"cu_seqlens must grow from 0 to {tokens}, the number of tokens; not so {offsets[position]} at position "
+            f"{position}"
+        )
     return offsets
 
 
@@ -88,18 +97,18 @@ class Attention(Function):
         seed: int,
         call: int,
     ) -> Array:
-        self.q, self.k, self.v = (self.xp.ascontiguousarray(rows) for rows in (q, k, v))
+        self.q, self.k, self.v = (contiguous(rows) for rows in (q, k, v))
         self.options = {"heads": heads, "scale": scale, "dropout": dropout, "seed": seed, "call": call}
-        self.cu_seqlens = cu_seqlens
+        self.cu_seqlens = contiguous(cu_seqlens)
         context: Array
         context, self.log_sum_exp = select("attention", self.device).forward(
-            self.q, self.k, self.v, cu_seqlens, **self.options
+            self.q, self.k, self.v, self.cu_seqlens, **self.options
         )
         return context
 
     def backward(self, grad_context: Array) -> tuple[Array, Array, Array]:
         grads: tuple[Array, Array, Array] = select("attention", self.device).backward(
-            self.xp.ascontiguousarray(grad_context),
+            contiguous(grad_context),
             self.q,
             self.k,
             self.v,

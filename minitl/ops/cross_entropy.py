@@ -14,9 +14,9 @@ import numpy as np
 
 from minitl.autograd import Function
 from minitl.device import move
-from minitl.kernels.launch import Array
+from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
-from minitl.ops.embedding import check_ids
+from minitl.ops.operands import check_ids
 from minitl.ops.registry import register
 from minitl.tensor import Tensor
 
@@ -79,7 +79,7 @@ class CrossEntropy(Function):
         ignore_index: int,
         label_smoothing: float,
     ) -> Array:
-        self.logits = self.xp.ascontiguousarray(logits)
+        self.logits = contiguous(logits)
         self.labels = move(labels, self.device)
         self.class_weights = class_weights
         self.options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
@@ -91,7 +91,7 @@ class CrossEntropy(Function):
 
     def backward(self, grad_loss: Array) -> Array:
         grad_logits: Array = select("cross_entropy", self.device).backward(
-            grad_loss,
+            contiguous(grad_loss),
             self.logits,
             self.labels,
             self.class_weights,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 from minitl.autograd import Function
-from minitl.kernels.launch import Array
+from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
 from minitl.ops.registry import register
 from minitl.random import Generator, default_generator
@@ -55,10 +55,10 @@ def dropout(x: Tensor, probability: float, *, generator: Generator | None = None
 class Dropout(Function):
     def forward(self, x: Array, *, dropout: float, seed: int, call: int) -> Array:
         self.options = {"probability": dropout, "seed": seed, "call": call}
-        y: Array = select("dropout", self.device).forward(self.xp.ascontiguousarray(x), **self.options)
-        return y.reshape(x.shape)  # a contiguous array has at least one dimension
+        y: Array = select("dropout", self.device).forward(contiguous(x), **self.options)
+        return y
 
     def backward(self, grad_y: Array) -> Array:
         kernel = select("dropout", self.device)
-        grad_x: Array = kernel.backward(self.xp.ascontiguousarray(grad_y), **self.options)
-        return grad_x.reshape(grad_y.shape)
+        grad_x: Array = kernel.backward(contiguous(grad_y), **self.options)
+        return grad_x

@@ -16,8 +16,9 @@ import numpy as np
 
 from minitl.autograd import WRITTEN, Function, Written
 from minitl.device import move
-from minitl.kernels.launch import Array
+from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
+from minitl.ops.operands import check_ids
 from minitl.ops.registry import register
 from minitl.ops.shape import reshape
 from minitl.tensor import Tensor
@@ -41,6 +42,7 @@ def embedding(table: Tensor, ids: Ids, *, padding_id: int | None = None) -> Tens
         ValueError: an id is out of range; the message names it and its position.
     """
     ids = _integers(ids)
+    check_ids(ids, table.shape[0], name="id")  # here, where a position still is one of the caller's
     y = embedding_sum([table], [ids.reshape(-1)], padding_ids=[padding_id])
     return y if ids.ndim == 1 else reshape(y, (*ids.shape, table.shape[1]))
 
@@ -65,20 +67,6 @@ def embedding_sum(tables: Sequence[Tensor], ids: Sequence[Ids], *, padding_ids: 
     return y
 
 
-def check_ids(ids: np.ndarray, count: int, *, name: str) -> None:
-    """Raise a ValueError that names the first value outside [0, count) and its position.
-
-    This is done on the host, before any kernel runs: a GPU would wrap around or stop the process.
-    """
-    wrong = (ids < 0) | (ids >= count)
-    if wrong.any():
-        position = tuple(int(i) for i in np.argwhere(wrong)[0])
-        place = position[0] if len(position) == 1 else position
-        raise ValueError(
-            f"{name} {ids[position]} at position {place} is out of range: there are {count}, 0 to {count - 1}"
-        )
-
-
 def _integers(ids: Ids) -> np.ndarray:
     host = np.array(ids.numpy() if isinstance(ids, Tensor) else ids)  # a copy: backward needs them as they are now
     if host.dtype.kind not in "iu":
@@ -92,12 +80,11 @@ class Embedding(Function):
         self.ids = [move(index, self.device) for index in ids]
         self.padding_ids = padding_ids
         self.table_shapes = [table.shape for table in tables]
-        contiguous = [self.xp.ascontiguousarray(table) for table in tables]
-        y: Array = select("embedding", self.device).forward(contiguous, self.ids)
+        y: Array = select("embedding", self.device).forward([contiguous(table) for table in tables], self.ids)
         return y
 
     def backward(self, grad_y: Array) -> tuple[Array | Written | None, ...]:
-        grad_y = self.xp.ascontiguousarray(grad_y)
+        grad_y = contiguous(grad_y)
         return tuple(
             self._table_gradient(grad_y, number) if needed else None
             for number, needed in enumerate(self.needs_gradient)

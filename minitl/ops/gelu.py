@@ -10,7 +10,7 @@ again.
 from __future__ import annotations
 
 from minitl.autograd import Function
-from minitl.kernels.launch import Array
+from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
 from minitl.ops.registry import register
 from minitl.ops.shape import as_rows, reshape
@@ -43,14 +43,14 @@ def gelu(x: Tensor, bias: Tensor | None = None, *, approximate: str = "none") ->
 @register("gelu")
 class Gelu(Function):
     def forward(self, x: Array, *bias: Array, approximate: str) -> Array:
-        self.x = self.xp.ascontiguousarray(x)
-        self.bias = self.xp.ascontiguousarray(bias[0]) if bias else None
+        self.x = contiguous(x)
+        self.bias = contiguous(bias[0]) if bias else None
         self.approximate = approximate
         y: Array = select("gelu", self.device).forward(self.x, self.bias, approximate=approximate)
         return y
 
     def backward(self, grad_y: Array) -> tuple[Array, ...]:
-        grad_y = self.xp.ascontiguousarray(grad_y)
+        grad_y = contiguous(grad_y)
         kernel = select("gelu", self.device)
         grad_x, grad_bias = kernel.backward(grad_y, self.x, self.bias, approximate=self.approximate)
         return (grad_x,) if grad_bias is None else (grad_x, grad_bias)

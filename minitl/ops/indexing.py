@@ -13,6 +13,7 @@ import numpy as np
 from minitl.autograd import Function
 from minitl.device import move
 from minitl.kernels.launch import Array
+from minitl.ops.operands import check_ids
 from minitl.ops.registry import register
 from minitl.tensor import Tensor
 
@@ -22,10 +23,11 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     tuple.
 
     Raises:
-        IndexError: an integer is out of range.
+        IndexError: an integer is out of range; of one in an array, the message names the position.
     """
-    parts = index if isinstance(index, tuple) else (index,)
-    return GetItem.apply(x, index=tuple(_index_part(part) for part in parts))
+    parts = tuple(_index_part(part) for part in (index if isinstance(index, tuple) else (index,)))
+    _check_arrays(parts, x.shape)
+    return GetItem.apply(x, index=parts)
 
 
 def _index_part(part: Any) -> Any:
@@ -34,6 +36,31 @@ def _index_part(part: Any) -> Any:
     if isinstance(part, Tensor):
         part = part.numpy()
     return part.copy() if isinstance(part, np.ndarray) else part  # backward needs it as it is now
+
+
+def _check_arrays(parts: tuple[Any, ...], shape: tuple[int, ...]) -> None:
+    """Raise an IndexError for the first index in an array that is out of range: a GPU would wrap it around."""
+    taken = [_axes_taken(part) for part in parts]
+    axis = 0
+    for part, count in zip(parts, taken, strict=True):
+        if part is Ellipsis:
+            axis += len(shape) - sum(taken)
+        elif isinstance(part, np.ndarray) and part.dtype.kind in "iu" and axis < len(shape):
+            wrong = (part < -shape[axis]) | (part >= shape[axis])
+            if wrong.any():
+                place = tuple(int(i) for i in np.argwhere(wrong)[0])
+                raise IndexError(
+                    f"index {part[place]} at position {place[0] if len(place) == 1 else place} is out of bounds: "
+                    f"axis {axis} has length {shape[axis]}"
+                )
+        axis += count
+
+
+def _axes_taken(part: Any) -> int:
+    """How many axes a part of an index stands for; the dots take what is left."""
+    if part is None or part is Ellipsis or isinstance(part, bool | np.bool_):
+        return 0
+    return part.ndim if isinstance(part, np.ndarray) and part.dtype == bool else 1
 
 
 def scatter_rows(x: Tensor, rows: np.ndarray, count: int) -> Tensor:
@@ -53,8 +80,7 @@ def scatter_rows(x: Tensor, rows: np.ndarray, count: int) -> Tensor:
         raise TypeError(f"scatter_rows: row numbers must be integers, not {rows.dtype}")
     if rows.shape != x.shape[:1]:
         raise ValueError(f"scatter_rows: {x.shape[0]} rows of values for {rows.shape} row numbers")
-    if rows.size and not (rows.min() >= 0 and rows.max() < count):
-        raise ValueError(f"scatter_rows: row numbers must be in [0, {count}), found {rows.min()} to {rows.max()}")
+    check_ids(rows, count, name="scatter_rows: row number")
     if np.unique(rows).size != rows.size:
         raise ValueError("scatter_rows: a row number occurs twice; the values would overwrite each other")
     return ScatterRows.apply(x, rows=rows, count=count)

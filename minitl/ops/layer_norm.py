@@ -15,7 +15,7 @@ Saved: total, mean and rstd; ``n`` is computed again. The variance divides by D,
 from __future__ import annotations
 
 from minitl.autograd import Function
-from minitl.kernels.launch import Array
+from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
 from minitl.ops.dropout import draw
 from minitl.ops.registry import register
@@ -63,7 +63,6 @@ class LayerNorm(Function):
     def forward(
         self, x: Array, weight: Array, bias: Array, *residual: Array, eps: float, dropout: float, seed: int, call: int
     ) -> Array:
-        contiguous = self.xp.ascontiguousarray
         self.dropout_options = {"dropout": dropout, "seed": seed, "call": call}
         self.has_residual = bool(residual)
         self.weight = contiguous(weight)
@@ -80,7 +79,7 @@ class LayerNorm(Function):
 
     def backward(self, grad_y: Array) -> tuple[Array, ...]:
         grad_x, grad_residual, grad_weight, grad_bias = select("layer_norm", self.device).backward(
-            self.xp.ascontiguousarray(grad_y), self.total, self.weight, self.mean, self.rstd, **self.dropout_options
+            contiguous(grad_y), self.total, self.weight, self.mean, self.rstd, **self.dropout_options
         )
         grads = (grad_x, grad_weight, grad_bias)
         return (*grads, grad_residual) if self.has_residual else grads

@@ -13,7 +13,7 @@ weight.
 from __future__ import annotations
 
 from minitl.autograd import WRITTEN, Function, Written
-from minitl.kernels.launch import Array
+from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
 from minitl.ops.registry import register
 from minitl.ops.shape import as_rows, reshape
@@ -47,8 +47,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 class Linear(Function):
     def forward(self, x: Array, weight: Array, *bias: Array) -> Array:
         kernel = select("matmul", self.device)
-        self.x = self.xp.ascontiguousarray(x)
-        self.weight = self.xp.ascontiguousarray(weight)
+        self.x = contiguous(x)
+        self.weight = contiguous(weight)
         y: Array = kernel.matmul(self.x, self.weight, transpose_b=True)
         if bias:
             y += bias[0]
@@ -56,7 +56,7 @@ class Linear(Function):
 
     def backward(self, grad_y: Array) -> tuple[Array | Written | None, ...]:
         kernel = select("matmul", self.device)
-        grad_y = self.xp.ascontiguousarray(grad_y)
+        grad_y = contiguous(grad_y)
         x_needs, weight_needs, *bias_needs = self.needs_gradient
         grad_x = kernel.matmul(grad_y, self.weight) if x_needs else None
         grad_weight = self._weight_gradient(grad_y) if weight_needs else None

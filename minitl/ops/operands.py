@@ -15,13 +15,17 @@ def as_tensor(value: Operand, like: Tensor) -> Tensor:
     """Return ``value`` as a tensor on the device of ``like``.
 
     Python and NumPy numbers, and lists of them, take the dtype of ``like`` (a fractional number beside an integer
-    tensor becomes float32); integer arrays and tensors take it too where ``like`` is a float tensor.
+    tensor becomes float32, a whole number beside a bool tensor int64); integer arrays and tensors take it too where
+    ``like`` is a float tensor.
     """
     if isinstance(value, Tensor):
         tensor = value
     elif isinstance(value, numbers.Number | np.generic):
-        fractional = like.dtype.kind != "f" and isinstance(value, float | np.floating)
-        dtype = np.dtype(np.float32) if fractional else like.dtype
+        dtype = like.dtype
+        if dtype.kind != "f" and isinstance(value, float | np.floating):
+            dtype = np.dtype(np.float32)
+        elif dtype.kind == "b" and not isinstance(value, bool | np.bool_):
+            dtype = np.dtype(np.int64)  # True + 1 is 2
         tensor = Tensor(np.asarray(value, dtype=dtype), device=like.device)
     elif isinstance(value, list | tuple):
         tensor = Tensor(np.asarray(value, dtype=like.dtype if like.dtype.kind == "f" else None), device=like.device)
@@ -55,6 +59,20 @@ def check_float(name: str, x: Tensor) -> Tensor:
     if x.dtype.kind != "f":
         raise TypeError(f"{name} needs a float tensor, not {x.dtype}; convert it with .astype('float32')")
     return x
+
+
+def check_ids(ids: np.ndarray, count: int, *, name: str) -> None:
+    """Raise a ValueError that names the first value outside [0, count) and its position.
+
+    This is done on the host, before any kernel runs: a GPU would wrap around or stop the process.
+    """
+    wrong = (ids < 0) | (ids >= count)
+    if wrong.any():
+        position = tuple(int(i) for i in np.argwhere(wrong)[0])
+        place = position[0] if len(position) == 1 else position
+        raise ValueError(
+            f"{name} {ids[position]} at position {place} is out of range: there are {count}, 0 to {count - 1}"
+        )
 
 
 def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:

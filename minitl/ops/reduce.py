@@ -60,7 +60,8 @@ class _Reduction(Function):
 class Sum(_Reduction):
     def forward(self, x: Array, *, axes: tuple[int, ...], keepdims: bool) -> Array:
         self.remember(x, axes)
-        return x.sum(axis=axes, keepdims=keepdims)
+        # whole numbers are counted in int64 (NumPy would make uint64 of uint8), floats keep their dtype
+        return x.sum(axis=axes, keepdims=keepdims, dtype=x.dtype if x.dtype.kind == "f" else self.xp.int64)
 
     def backward(self, grad_y: Array) -> Array:
         return self.repeat(grad_y)

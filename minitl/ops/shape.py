@@ -50,6 +50,9 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Return the tensors joined along an existing axis."""
     if not tensors:
         raise ValueError("concatenate needs at least one tensor")
+    if len({x.dtype for x in tensors}) > 1:
+        names = " and ".join(sorted({str(x.dtype) for x in tensors}))
+        raise TypeError(f"concatenate: {names} mixed; convert one with .astype(), nothing is promoted silently")
     (axis,) = normalise_axes(axis, tensors[0].ndim)
     return Concatenate.apply(*tensors, axis=axis)
 

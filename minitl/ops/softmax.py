@@ -12,7 +12,7 @@ import numpy as np
 
 from minitl.autograd import Function
 from minitl.device import move
-from minitl.kernels.launch import Array
+from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
 from minitl.ops.dropout import DropoutOptions, draw
 from minitl.ops.registry import register
@@ -42,23 +42,27 @@ def softmax(
         TypeError: a mask that is not bool.
         ValueError: ``x`` has no columns.
     """
-    return masked_softmax(x, mask, scale=scale, first=0, options=draw(dropout, generator))
+    chosen = _checked_mask(x, mask)  # first, so that a refused call takes no number from the generator
+    return masked_softmax(x, chosen, scale=scale, first=0, options=draw(dropout, generator))
 
 
-def masked_softmax(
-    x: Tensor, mask: Tensor | np.ndarray | None, *, scale: float, first: int, options: DropoutOptions
-) -> Tensor:
-    """Like :func:`softmax`, with the dropout call already drawn and elements numbered from ``first``: attention
-    composed of primitive ops takes one call for all sentences, as the fused kernel does."""
+def _checked_mask(x: Tensor, mask: Tensor | np.ndarray | None) -> Array | None:
+    """Return the mask's array, on the device of ``x``, or None."""
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"softmax needs at least one column, x has shape {x.shape}")
-    chosen: Array | None = None
-    if mask is not None:
-        chosen = mask.array if isinstance(mask, Tensor) else move(np.asarray(mask), x.device)
-        if chosen.dtype != bool:
-            raise TypeError(f"softmax: the mask must be bool (True = takes part), not {chosen.dtype}")
+    if mask is None:
+        return None
+    chosen = mask.array if isinstance(mask, Tensor) else move(np.asarray(mask), x.device)
+    if chosen.dtype != bool:
+        raise TypeError(f"softmax: the mask must be bool (True = takes part), not {chosen.dtype}")
+    return chosen
+
+
+def masked_softmax(x: Tensor, mask: Array | None, *, scale: float, first: int, options: DropoutOptions) -> Tensor:
+    """Like :func:`softmax`, with the dropout call already drawn and elements numbered from ``first``: attention
+    composed of primitive ops takes one call for all sentences, as the fused kernel does."""
     rows = as_rows(x)
-    y: Tensor = Softmax.apply(rows, mask=chosen, x_shape=x.shape, scale=scale, first=first, **options)
+    y: Tensor = Softmax.apply(rows, mask=mask, x_shape=x.shape, scale=scale, first=first, **options)
     return y if x.ndim == 2 else reshape(y, x.shape)
 
 
@@ -78,14 +82,12 @@ class Softmax(Function):
     ) -> Array:
         self.options = {"scale": scale, "dropout": dropout, "seed": seed, "call": call, "first": first}
         if mask is not None:
-            mask = self.xp.ascontiguousarray(self.xp.broadcast_to(mask, x_shape).reshape(x.shape))
+            mask = contiguous(self.xp.broadcast_to(mask, x_shape).reshape(x.shape))
         y: Array
-        y, self.probabilities = select("softmax", self.device).forward(
-            self.xp.ascontiguousarray(x), mask, **self.options
-        )
+        y, self.probabilities = select("softmax", self.device).forward(contiguous(x), mask, **self.options)
         return y
 
     def backward(self, grad_y: Array) -> Array:
         kernel = select("softmax", self.device)
-        grad_x: Array = kernel.backward(self.xp.ascontiguousarray(grad_y), self.probabilities, **self.options)
+        grad_x: Array = kernel.backward(contiguous(grad_y), self.probabilities, **self.options)
         return grad_x

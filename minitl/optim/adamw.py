@@ -17,8 +17,8 @@ class AdamW(Optimizer):
         p = p - lr * ( m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay * p )
 
     A plain list of parameters decays them all, exactly as in PyTorch; ``optim.decay_groups(model, weight_decay)``
-    exempts biases and layer norms. It differs from PyTorch in one rounding: the decay is subtracted together with the
-    step, see ``kernels/adamw/reference.py``.
+    exempts biases and layer norms. By default one rounding differs from PyTorch: the decay is subtracted together with
+    the step, which in float32 keeps decays that are else rounded away; see ``kernels/adamw/reference.py``.
 
     Args:
         parameters: tensors or ParameterGroups.
@@ -26,9 +26,13 @@ class AdamW(Optimizer):
         betas: decay of the two moments, each in [0, 1).
         eps: keeps the divisor away from 0.
         weight_decay: share of a parameter that one step at lr 1 takes away.
+        torch_compat: round where ``torch.optim.AdamW(..., foreach=False, fused=False)`` does on a CPU. From equal
+            float32 state, one step gives equal moments, and parameters within 2 units in the last place of the
+            largest of parameter and change (equal, where torch's square root is correctly rounded).
 
     Raises:
         ValueError: a value out of its range, or parameters that do not fit; see Optimizer.
+        TypeError: ``torch_compat`` is neither True nor False; see also Optimizer.
     """
 
     def __init__(
@@ -38,12 +42,15 @@ class AdamW(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        torch_compat: bool = False,
     ) -> None:
+        if not isinstance(torch_compat, bool):
+            raise TypeError(f"torch_compat must be True or False, got {torch_compat!r}")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {betas}")
         check_not_negative(eps=eps)
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
-        self.betas, self.eps = betas, eps
+        self.betas, self.eps, self.torch_compat = betas, eps, torch_compat
         xp = self.buffer.xp
         self._first_moment = xp.zeros_like(self.buffer.parameters)
         self._second_moment = xp.zeros_like(self.buffer.parameters)
@@ -64,4 +71,5 @@ class AdamW(Optimizer):
             beta1=self.betas[0],
             beta2=self.betas[1],
             eps=self.eps,
+            torch_compat=self.torch_compat,
         )

@@ -9,6 +9,7 @@ draws, and shrinks what fails.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from minitl.autograd import Function, no_grad
 from minitl.tensor import Tensor
-from minitl.testing.gradients import ABSOLUTE_TOLERANCE, check_gradients, name_of
+from minitl.testing.gradients import ABSOLUTE_TOLERANCE, backward_of_all, check_gradients, name_of
 from minitl.testing.layouts import LAYOUTS, contiguous, zero_stride
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ Operation: TypeAlias = "type[Function] | Callable[..., Tensor | tuple[Tensor, ..
 # Two ways to the same numbers differ by roundings of float64, 1e-16 each: of sums over some hundred terms (relative to
 # the largest number), or of terms that cancel (absolute, as in check_gradients).
 RELATIVE_TOLERANCE = 1e-12
+DIRECTIONS = 6  # arrays with more elements are moved along so many random directions: there will be many points
 
 
 def assert_valid_function(
@@ -124,7 +126,7 @@ class Use:
         leaves = self.leaves(arrays)
         outputs = self.outputs(leaves)
         values = [np.array(output.numpy()) for output in outputs]
-        _backward(outputs, weights)
+        backward_of_all(outputs, weights)
         return values, [_gradient(leaf) for leaf in leaves]
 
 
@@ -154,7 +156,7 @@ def check_gradient(use: Use) -> None:
         return call(*tensors, **use.options)
 
     with_options.__qualname__ = use.name
-    check_gradients(with_options, *use.arrays)
+    check_gradients(with_options, *use.arrays, directions=DIRECTIONS)
 
 
 def check_nothing_is_written(use: Use) -> None:
@@ -168,26 +170,18 @@ def check_nothing_is_written(use: Use) -> None:
     _assert_unchanged(use, "forward", given, copies)
     results = {f"output {number}": output.array for number, output in enumerate(outputs)}
     copies |= {what: array.copy() for what, array in results.items()}
-    _hand_over(outputs, weights)
+    backward_of_all(outputs, weights)
     _assert_unchanged(use, "backward", given | results, copies)
     for what, array in given.items():  # what is written may have been equal by chance
         array.flags.writeable = False
         try:
-            _hand_over(use.outputs(use.leaves()), weights)
+            backward_of_all(use.outputs(use.leaves()), weights)
         except ValueError as error:
             if "read-only" not in str(error):
                 raise
             raise AssertionError(f"{use.name} writes into {what}; compute a new array instead") from error
         finally:
             array.flags.writeable = True
-
-
-def _hand_over(outputs: Sequence[Tensor], weights: Sequence[Array]) -> None:
-    """Run backward so that a single output gets the very array that it is given, as it may from a sum."""
-    if len(outputs) == 1 and outputs[0].requires_grad:
-        outputs[0].backward(Tensor(weights[0]))
-    else:
-        _backward(outputs, weights)
 
 
 def _assert_unchanged(use: Use, method: str, given: dict[str, Array], copies: dict[str, Array]) -> None:
@@ -217,7 +211,7 @@ def check_fan_out(use: Use) -> None:
     wanted = [sum(gradients, start=direct) for direct, *gradients in zip(extra, *parts, strict=True)]
     leaves = use.leaves()
     first, second = use.outputs(leaves), use.outputs(leaves)
-    _backward((*first, *first, *second, *leaves), [*weights[0], *weights[1], *weights[2], *extra])
+    backward_of_all((*first, *first, *second, *leaves), [*weights[0], *weights[1], *weights[2], *extra])
     gradients = [_gradient(leaf) for leaf in leaves]
     _assert_equal(use, "gradients of several uses do not add up: together they are", gradients, wanted)
 
@@ -231,16 +225,24 @@ def check_one_at_a_time(use: Use) -> None:
     _assert_equal(use, "under no_grad() the values are", unrecorded, values)
     for chosen in range(len(use.arrays)):
         tensors = [Tensor(array, requires_grad=number == chosen) for number, array in enumerate(use.arrays)]
-        _backward(use.outputs(tensors), weights)
+        backward_of_all(use.outputs(tensors), weights)
         what = f"if only argument {chosen} wants a gradient, it is"
         _assert_equal(use, what, [_gradient(tensors[chosen])], [wanted[chosen]])
 
 
-def check_layouts(use: Use) -> None:
-    """However arguments and arriving gradients lie in memory, values and gradients are the same."""
+def check_layouts(use: Use, names: Sequence[str] | None = None) -> None:
+    """However arguments and arriving gradients lie in memory, values and gradients are the same.
+
+    Three layouts are tried, other ones at other points, unless ``names`` says which.
+    """
+    if names is None:
+        first = sum(zlib.crc32(array.tobytes()) for array in use.arrays)
+        others = [name for name in LAYOUTS if name != "contiguous"]
+        names = [others[(first + number) % len(others)] for number in range(3)]
     weights = use.weights(8)
     plain = use.run([contiguous(array) for array in use.arrays], weights)
-    for name, layout in LAYOUTS.items():
+    for name in names:
+        layout = LAYOUTS[name]
         arrays, arriving = [layout(array) for array in use.arrays], [layout(weight) for weight in weights]
         values, gradients = use.run(arrays, arriving)
         wanted = plain
@@ -257,7 +259,8 @@ def check_dtypes(use: Use) -> None:
         for number, output in enumerate(outputs):
             if _is_float(output) and output.dtype != dtype:
                 raise AssertionError(f"{use.name}: output {number} is {output.dtype} for {dtype} arguments")
-        _backward(outputs, [np.ones(output.shape, output.dtype) for output in outputs])  # the tape checks gradients'
+        # the tape checks that gradients have the dtypes of their arguments
+        backward_of_all(outputs, [np.ones(output.shape, output.dtype) for output in outputs])
 
 
 CHECKS = (
@@ -275,17 +278,6 @@ CHECKS = (
 
 def _is_float(tensor: Tensor) -> bool:
     return tensor.dtype.kind == "f"
-
-
-def _backward(outputs: Sequence[Tensor], weights: Sequence[Array]) -> None:
-    """Run backward from the sum of ``<weight, output>`` over the outputs that have a history."""
-    total: Any = None
-    for output, weight in zip(outputs, weights, strict=True):
-        if output.requires_grad:
-            term = (output * Tensor(weight)).sum()
-            total = term if total is None else total + term
-    if total is not None:
-        total.backward()
 
 
 def _gradient(leaf: Tensor) -> Array:

@@ -1,15 +1,14 @@
-"""The kernels' interface: one table, which every implementation (reference, and later cpu and cuda) must equal."""
+"""The kernels' interface: one table, which every implementation must equal."""
 
-import importlib
-import inspect
-import pkgutil
-from types import ModuleType
-
-import minitl.kernels
+import pytest
+from kernel_contract import assert_signatures
+from kernel_implementations import FOLDERS, implementations, modules
 
 SIGNATURES = {
     "adamw.global_norm": "(gradients)",
-    "adamw.update": "(parameters, gradients, first_moment, second_moment, *, segments, beta1, beta2, eps)",
+    "adamw.update": (
+        "(parameters, gradients, first_moment, second_moment, *, segments, beta1, beta2, eps, torch_compat)"
+    ),
     "attention.forward": "(q, k, v, cu_seqlens, *, heads, scale, dropout=0.0, seed=0, call=0)",
     "attention.backward": (
         "(grad_context, q, k, v, log_sum_exp, cu_seqlens, *, heads, scale, dropout=0.0, seed=0, call=0)"
@@ -35,33 +34,24 @@ SIGNATURES = {
 }
 
 
-def signatures(module: ModuleType) -> dict[str, str]:
-    """The public functions that a kernel module defines, without annotations."""
-    folder = module.__name__.split(".")[-2]
-    found = {}
-    for name, function in vars(module).items():
-        if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_"):
-            signature = inspect.signature(function)
-            bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
-            found[f"{folder}.{name}"] = str(signature.replace(parameters=bare, return_annotation=signature.empty))
-    return found
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_signatures(folder: str) -> None:
+    for module in modules(folder):
+        assert_signatures(module, SIGNATURES)
 
 
-def test_reference_kernels_have_these_signatures() -> None:
-    folders = [entry.name for entry in pkgutil.iter_modules(minitl.kernels.__path__) if entry.ispkg]
-    found: dict[str, str] = {}
-    for folder in folders:
-        found |= signatures(importlib.import_module(f"minitl.kernels.{folder}.reference"))
-    assert found == SIGNATURES
+def test_every_folder_has_a_reference() -> None:
+    assert {name.partition(".")[0] for name in SIGNATURES} == set(FOLDERS)
+    for folder in FOLDERS:
+        assert implementations(folder)[0].is_reference
 
 
-def test_other_implementations_have_the_same() -> None:
-    """Vacuous until there are any; then each file beside a reference.py named cpu or cuda must equal it."""
-    for entry in pkgutil.walk_packages(minitl.kernels.__path__, "minitl.kernels."):
-        if entry.name.rpartition(".")[2] in ("cpu", "cuda"):
-            found = signatures(importlib.import_module(entry.name))
-            folder = entry.name.split(".")[-2]
-            assert found == {name: text for name, text in SIGNATURES.items() if name.startswith(f"{folder}.")}
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_file_runs(folder: str) -> None:
+    """A file for a device that is not here is checked for its signatures alone; then this says so."""
+    idle = set(modules(folder)) - {implementation.module for implementation in implementations(folder)}
+    if idle:
+        pytest.skip(f"no device here runs {', '.join(module.__name__ for module in idle)}")
 
 
 def test_no_default_of_a_rate_or_eps() -> None:

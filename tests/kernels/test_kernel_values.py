@@ -1,8 +1,7 @@
-"""Where arithmetic is hard: tails, large means, extreme logits, masked rows, tiny decays, overflowing squares."""
+"""Where arithmetic is hard: tails, large means, extreme logits, masked rows."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import gold
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitl.kernels.adamw import reference as adamw
 from minitl.kernels.attention import reference as attention
 from minitl.kernels.cross_entropy import reference as cross_entropy
 from minitl.kernels.dropout import reference as dropout
@@ -64,11 +62,14 @@ def test_layer_norm_variance_beside_a_large_mean() -> None:
     assert np.abs(mean / wide.mean(axis=1) - 1).max() < 2e-6
 
 
-def test_layer_norm_of_a_constant_row_is_the_bias() -> None:
-    x = np.full((2, 8), 3.0, f32)
-    bias = np.arange(8, dtype=f32)
-    y, *_ = layer_norm.forward(x, None, np.ones(8, f32), bias, eps=1e-12)
-    assert y.tolist() == [bias.tolist()] * 2
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("columns", [1, 7, 8, 384])
+def test_layer_norm_of_a_constant_row_is_the_bias(columns: int, dtype: Any) -> None:
+    """Also where the mean of equal numbers is not that number: one ulp of 0.1, divided by sqrt(eps), is 0.007."""
+    x = np.repeat(np.array([[3.0], [0.1], [-77.7], [1e4 + 0.3]], dtype), columns, axis=1)
+    bias = np.arange(columns, dtype=dtype)
+    y, *_ = layer_norm.forward(x, None, np.ones(columns, dtype), bias, eps=1e-12)
+    np.testing.assert_array_equal(y, np.tile(bias, (4, 1)))
 
 
 def test_layer_norm_dropout_acts_on_x_and_not_on_the_residual() -> None:
@@ -148,6 +149,22 @@ def test_attention_gives_the_key_bias_no_gradient() -> None:
     assert np.abs(grad_k.sum(axis=0)).max() < 1e-4 * np.abs(grad_k).max()
 
 
+def test_attention_with_values_and_keys_of_large_means() -> None:
+    """The gradients of a row's scores sum to 0, and grad_q is their sum weighted by the keys: with values around 50,
+    what one rounding of that mean leaves in the sum, times keys around 10, would be 560 to 1,200 eps of grad_q. In two
+    passes it is 20 to 50, measured for six seeds: the rounding of grad_p itself."""
+    random = np.random.default_rng(0)
+    q, k, v, grad = (random.standard_normal((24, 16)).astype(f32) for _ in range(4))
+    options: dict[str, Any] = {"heads": 2, "scale": 0.35}
+    gradients = []
+    for dtype in (np.float32, np.float64):
+        rows = [array.astype(dtype) for array in (q, k + 10, v + 50)]
+        _, log_sum_exp = attention.forward(*rows, np.array([0, 24]), **options)
+        gradients.append(attention.backward(grad.astype(dtype), *rows, log_sum_exp, np.array([0, 24]), **options))
+    for found, wanted in zip(*gradients, strict=True):
+        assert np.abs(found - wanted).max() < 150 * np.finfo(f32).eps * np.abs(wanted).max()
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_extremes(smoothing: float) -> None:
     """-log softmax written as log(softmax) would be infinite here."""
@@ -210,56 +227,3 @@ def test_embedding_forward_leaves_the_tables() -> None:
     tables = [np.ones((2, 2)), np.full((2, 2), 5.0)]
     assert embedding.forward(tables, [np.array([0]), np.array([1])]).tolist() == [[6.0, 6.0]]
     assert tables[0].tolist() == [[1.0, 1.0], [1.0, 1.0]]
-
-
-def test_adamw_decay_does_not_vanish_in_float32() -> None:
-    """1 - lr * decay = 1 - 1e-8 is exactly 1 in float32; subtracted with the step, the decay survives on the average.
-
-    100 steps at decay 0.01 and rate 1e-6 take 1e-6 of every parameter, 1.25e-6 on the average of [0.5, 2). A step
-    rounds by at most 6e-8 either way; over 100 steps and 20,000 parameters the mean of that is 6e-8 * 10 / 141 = 4e-9,
-    or 0.4 %.
-    """
-    count, steps = 20_000, 100
-    random = np.random.default_rng(0)
-    start = random.uniform(0.5, 2, count).astype(f32)
-    gradients = [random.standard_normal(count).astype(f32) for _ in range(steps)]
-    ends = []
-    for decay in (0.0, 0.01):
-        p, m, v = start.copy(), np.zeros(count, f32), np.zeros(count, f32)
-        for step, gradient in enumerate(gradients, start=1):
-            segments = [adamw.Segment(0, count, 1e-6, decay, step)]
-            adamw.update(p, gradient, m, v, segments=segments, beta1=0.9, beta2=0.999, eps=1e-8)
-        ends.append(p.astype(np.float64))
-    taken = (ends[0] - ends[1]).mean()
-    assert taken == pytest.approx(steps * 1e-8 * start.mean(), rel=0.05)
-
-
-def test_adamw_touches_its_segments_only() -> None:
-    buffers = [np.full(7, value) for value in (1.0, 0.5, 0.0, 0.0)]
-    segments = [adamw.Segment(1, 2, 0.1, 0.0, 1), adamw.Segment(4, 1, 0.2, 0.0, 1)]
-    adamw.update(*buffers, segments=segments, beta1=0.9, beta2=0.999, eps=0.0)
-    p, _, m, v = buffers
-    np.testing.assert_allclose(p, [1, 0.9, 0.9, 1, 0.8, 1, 1], rtol=1e-14)  # the first step is lr * sign(gradient)
-    assert (m != 0).tolist() == (v != 0).tolist() == [False, True, True, False, True, False, False]
-
-
-@pytest.mark.parametrize("chunks", [2, 7])
-def test_adamw_does_not_depend_on_how_a_buffer_is_cut(chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One segment of 50, in pieces or not, gives the same bits."""
-    results = []
-    for chunk in (50, 50 // chunks):
-        monkeypatch.setattr(adamw, "CHUNK", chunk)
-        buffers = [np.random.default_rng(i).uniform(0.1, 1, 50) for i in range(4)]
-        segments = [adamw.Segment(0, 50, 0.1, 0.01, 2)]
-        adamw.update(*buffers, segments=segments, beta1=0.9, beta2=0.999, eps=1e-8)
-        results.append(buffers)
-    np.testing.assert_array_equal(results[0], results[1])
-
-
-def test_global_norm() -> None:
-    assert adamw.global_norm([np.array([3.0]), np.array([0.0, 4.0])]) == 5.0
-    # 1e20 squared overflows float32; the float32 nearest to 1e20 is within 6e-8 of it
-    assert adamw.global_norm([np.array([1e20, 1e20], f32)]) == pytest.approx(math.sqrt(2) * 1e20, rel=1e-7)
-    assert adamw.global_norm([np.array([np.inf])]) == math.inf
-    long = np.ones(3 * 2**16 + 5, f32)
-    assert adamw.global_norm([long]) == math.sqrt(long.size)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from itertools import pairwise
+from typing import Any
 
 import gold
 import numpy as np
@@ -12,13 +15,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitl.kernels.dropout.reference import keep_mask
-from minitl.kernels.philox.reference import philox4x32, words
+from minitl.kernels.philox.reference import words
 
-# Random123's file of known answers, philox4x32 with 10 rounds: counter, key, output
+# Random123's file of known answers, all its lines of philox4x32: counter, key, output
 KNOWN = [
     ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
     ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
     ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+]
+SEVEN_ROUNDS = [
+    "5f6fb709 0d893f64 4f121f81 4f730a48",
+    "5207ddc2 45165e59 4d8ee751 8c52f662",
+    "4dfccaba 190a87f0 c47362ba b6b5242a",
+]
+ANSWERS = [
+    *((counter, key, 10, output) for counter, key, output in KNOWN),
+    *((counter, key, 7, output) for (counter, key, _), output in zip(KNOWN, SEVEN_ROUNDS, strict=True)),
 ]
 
 
@@ -26,12 +38,34 @@ def integers(text: str) -> list[int]:
     return [int(word, 16) for word in text.split()]
 
 
-@pytest.mark.parametrize(("counter", "key", "output"), KNOWN)
-def test_known_answers(counter: str, key: str, output: str) -> None:
-    c0, c1, c2, c3 = (np.array([value], np.uint64) for value in integers(counter))
+def implementations() -> list[Any]:
+    """Every implementation there is for arrays of the host, and the reference on another array library too."""
+    folder = "minitl.kernels.philox"
+    found = {entry.name for entry in pkgutil.iter_modules(importlib.import_module(folder).__path__)}
+    return [
+        pytest.param(importlib.import_module(f"{folder}.{name}"), xp, id=f"{name}-{xp.__name__}")
+        for name, xp in (("reference", np), ("reference", strict_array), ("cpu", np))
+        if name in found
+    ]
+
+
+@pytest.mark.parametrize(("kernel", "xp"), implementations())
+@pytest.mark.parametrize(("counter", "key", "rounds", "output"), ANSWERS)
+def test_known_answers(kernel: Any, xp: Any, counter: str, key: str, rounds: int, output: str) -> None:
+    blocks = tuple(xp.asarray(np.array([value], np.uint64)) for value in integers(counter))
     key_0, key_1 = integers(key)
-    assert [int(word[0]) for word in philox4x32((c0, c1, c2, c3), (key_0, key_1))] == integers(output)
-    assert gold.philox(tuple(integers(counter)), (key_0, key_1)) == tuple(integers(output)), "the tests' own Philox"
+    found = kernel.philox4x32(blocks, (key_0, key_1), rounds)
+    assert [int(word[0]) for word in found] == integers(output)
+    if rounds == 10:
+        found = kernel.philox4x32(blocks, (key_0, key_1))
+        assert [int(word[0]) for word in found] == integers(output), "ten rounds are the default"
+
+
+@pytest.mark.parametrize(("counter", "key", "output"), KNOWN)
+def test_known_answers_of_the_plain_philox(counter: str, key: str, output: str) -> None:
+    c0, c1, c2, c3 = integers(counter)
+    key_0, key_1 = integers(key)
+    assert gold.philox((c0, c1, c2, c3), (key_0, key_1)) == tuple(integers(output))
 
 
 @pytest.mark.parametrize(("counter", "key", "output"), [KNOWN[0], KNOWN[2]])  # element 2^66 - 4 fits no tensor

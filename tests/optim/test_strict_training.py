@@ -14,6 +14,7 @@ from minitl.models import BertConfig, BertForTokenClassification
 
 OPTIMIZERS: dict[str, Any] = {
     "AdamW": lambda p: optim.AdamW(p, lr=0.1),
+    "AdamW-torch": lambda p: optim.AdamW(p, lr=0.1, torch_compat=True),
     "SGD": lambda p: optim.SGD(p, lr=0.1, weight_decay=0.1),
     "SGD-momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
     "SGD-nesterov": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),

@@ -188,3 +188,8 @@ def test_a_sentence_of_a_hundred_thousand_words(tokenizer: TextTokenizer) -> Non
     encoded = encode_dataset([Sentence(("the",) * 100_000, ("O",) * 100_000)], tokenizer, LABELS.ids, 512)
     assert encoded.report.windows == len(encoded.windows[0])
     assert len(predict_tags(encoded, LABELS, perfect_logits)[0]) == 100_000
+
+
+def test_each_epoch_has_its_own_order_without_grouping_too(many: EncodedDataset) -> None:
+    different = [order(many, epoch=epoch, group_by_length=False) for epoch in (0, 1, 2)]
+    assert len({str(found) for found in different}) == 3

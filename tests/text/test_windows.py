@@ -65,3 +65,8 @@ def test_hundred_thousand_words_in_linear_time() -> None:
 def test_no_room() -> None:
     with pytest.raises(ValueError, match="at least one piece"):
         plan_windows([1], 0)
+
+
+def test_of_equals_the_first_window_scores() -> None:
+    """The middle word of three stands at an edge of both windows."""
+    assert plan_windows([1, 1, 1], 2) == [Window(0, 2, 0, 2), Window(1, 3, 2, 3)]
