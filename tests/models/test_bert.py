@@ -7,17 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from parity import Arrays, PaddedInputs, largest
+from parity import largest
 from tiny_bert import CONFIG, ROUNDING, example, gradients, tagger
 
 from minitl.models import BertConfig, BertForTokenClassification, BertModel
 from minitl.models.outputs import TokenClassifierOutput
-
-
-def rows(inputs: PaddedInputs, chosen: Any) -> Arrays:
-    """The arguments for some sentences of ``inputs``."""
-    return {name: array[chosen] for name, array in inputs.arguments().items()}
-
 
 # -- what comes out ----------------------------------------------------------------------------------------------------
 
@@ -82,38 +76,6 @@ def test_the_loss_is_the_mean_over_the_scored_labels() -> None:
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     expected = -log_p[np.arange(len(logits)), inputs.labels[scored]].mean()
     assert out.loss.item() == pytest.approx(expected, abs=ROUNDING)
-
-
-# -- sentences are independent -----------------------------------------------------------------------------------------
-
-
-def test_a_sentence_alone_has_the_same_results_as_in_a_batch() -> None:
-    inputs, model = example(), tagger()
-    together = model(**inputs.arguments(), output_hidden_states=True).hidden_states
-    for row in range(len(inputs.input_ids)):
-        alone = model(**rows(inputs, [row]), output_hidden_states=True).hidden_states
-        for ours, theirs in zip(alone, together, strict=True):
-            np.testing.assert_allclose(ours.numpy()[0], theirs.numpy()[row], atol=ROUNDING)
-
-
-def test_the_order_in_the_batch_does_not_matter() -> None:
-    inputs, model = example(), tagger()
-    order = np.array([3, 5, 0, 4, 1, 2])
-    straight, shuffled = model(**inputs.arguments()), model(**rows(inputs, order))
-    np.testing.assert_allclose(shuffled.logits.numpy(), straight.logits.numpy()[order], atol=ROUNDING)
-    assert shuffled.loss.item() == pytest.approx(straight.loss.item(), abs=ROUNDING)
-
-
-@pytest.mark.parametrize("parts", [[[0], [1, 2], [3, 4, 5]], [[5], [0, 1, 2, 3, 4]], [[0], [1], [2], [3], [4], [5]]])
-def test_accumulating_by_label_counts_equals_one_batch(parts: list[list[int]]) -> None:
-    inputs, model = example(), tagger()
-    whole = model(**inputs.arguments())
-    expected = gradients(model, whole.loss)
-    outs = [model(**rows(inputs, part)) for part in parts]
-    assert sum(out.label_count for out in outs) == whole.label_count
-    found = gradients(model, *(out.loss * (out.label_count / whole.label_count) for out in outs))
-    for name, gradient in expected.items():
-        np.testing.assert_allclose(found[name], gradient, atol=ROUNDING, err_msg=name)
 
 
 def test_without_a_scored_label_the_loss_is_0_and_so_is_every_gradient() -> None:
