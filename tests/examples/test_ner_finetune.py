@@ -142,15 +142,23 @@ def test_help_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a child process")
 def test_control_c_ends_it_without_a_traceback(workplace: Path) -> None:
     command = [sys.executable, str(EXAMPLE), *TINY, "--epochs", "100000", "--output", "out"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
-    try:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("epoch 1/")  # training has begun
-        time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        # a test run in the background may ignore Ctrl-C, and its children would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("epoch 1/")  # training has begun
+            time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "interrupted; nothing was saved" in error
     assert "Traceback" not in error
