@@ -117,6 +117,25 @@ def test_tolerance_leaves_room_for_hard_functions() -> None:
     check_gradients(lambda x: x * 1e-9, [1.0])
 
 
+@pytest.mark.parametrize("factor", [1.0, 1 + 1e-6])
+def test_a_function_that_bends_within_a_step(factor: float) -> None:
+    """tanh(40 x) is no polynomial between x - 0.002 and x + 0.002; the smaller step tells right from barely wrong."""
+
+    class Steep(Function):
+        def forward(self, x: np.ndarray) -> np.ndarray:
+            self.y = np.tanh(40 * x)
+            return self.y
+
+        def backward(self, grad_y: np.ndarray) -> np.ndarray:
+            return factor * 40 * (1 - self.y * self.y) * grad_y
+
+    if factor == 1:
+        check_gradients(Steep.apply, [0.01, -0.02])
+    else:
+        with pytest.raises(AssertionError, match="wrong gradient"):
+            check_gradients(Steep.apply, [0.01, -0.02])
+
+
 def test_the_message_names_the_operation_and_the_element_of_a_large_argument() -> None:
     class WrongAtOnePlace(Function):
         def forward(self, x: np.ndarray) -> np.ndarray:
