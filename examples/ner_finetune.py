@@ -50,6 +50,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-length", type=at_least(3, int), default=128, help="tokens the model reads at once")
     parser.add_argument("--seed", type=at_least(0, int, below=2**64), default=0, help="of everything random")
     parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "auto"),
+        default="float32",
+        help="of matrix products; bfloat16 is faster where the processor has it, which auto finds out",
+    )
     parser.add_argument("--output", metavar="FOLDER", help="where to save; runs/ner-1, runs/ner-2, ... if left out")
     parser.add_argument("--freeze", default="nothing", help="nothing, embeddings, encoder, or a number of layers")
     return parser.parse_args()
@@ -129,7 +135,9 @@ def run(args: argparse.Namespace, output: Path) -> None:
 def main() -> None:
     args = parse_arguments()
     try:
-        with run_folder("ner", args.output) as output:
+        with minitl.precision(args.precision) as policy, run_folder("ner", args.output) as output:
+            if args.precision == "auto":
+                print(f"--precision auto: matrix products in {policy.compute}")
             run(args, output)
     except MinitlError as error:
         sys.exit(f"error: {error}")

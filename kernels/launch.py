@@ -47,12 +47,15 @@ def is_array(value: object) -> bool:
 
 
 def contiguous(array: Array) -> Array:
-    """Return ``array`` itself if it is C-contiguous and aligned, as kernels need it, and else a copy that is.
+    """Return ``array`` itself if it is C-contiguous, aligned and may be written, as kernels need it, else a copy.
 
-    NumPy's ``ascontiguousarray`` hands back an array whose address is no multiple of its element's size.
+    NumPy's ``ascontiguousarray`` hands back an array whose address is no multiple of its element's size. No kernel
+    writes its arguments; but to Numba an array that must not be written is a type of its own, for which every kernel
+    would be compiled once more, and that takes longer than the copy.
     """
     flags = array.flags
-    return array if flags.c_contiguous and getattr(flags, "aligned", True) else array.copy()
+    plain = flags.c_contiguous and getattr(flags, "aligned", True) and getattr(flags, "writeable", True)
+    return array if plain else array.copy()
 
 
 def check_floats(**arrays: Array | None) -> None:
@@ -178,6 +181,33 @@ def check_dropout(probability: float, *, seed: int, call: int, first: int = 0) -
     if not 0 <= probability < 1:
         raise ValueError(f"the dropout probability must be in [0, 1), got {probability}")
     check_ranges(seed=(seed, 0, 2**64), call=(call, 0, 2**64), first=(first, 0, 2**64))
+
+
+def check_rows(rows: Array | None, *, first: int = 0, **matrix: Array) -> None:
+    """Raise unless ``rows`` (N,) says which rows of a larger array the (N, D) of ``matrix`` are; None is skipped.
+
+    The numbers are looked at, where ids and labels are trusted: nobody has checked them before, and a wrong one would
+    only give other random bits.
+
+    Args:
+        rows: row numbers, integers.
+        first: must be 0 beside rows, which number the elements themselves.
+        matrix: the array, by its name in the kernel.
+
+    Raises:
+        TypeError: no integers.
+        ValueError: ``first`` beside rows, another shape, or a row whose element numbers are not in 64 bits.
+    """
+    if rows is None:
+        return
+    check_integers(rows=rows)
+    check_shapes(**{name: (array, "N D") for name, array in matrix.items()}, rows=(rows, "N"))
+    if first:
+        raise ValueError(f"first must be 0 beside rows, which number the elements themselves; got {first}")
+    columns = max(array.shape[1] for array in matrix.values())
+    if rows.size:
+        for row in (int(rows.min()), int(rows.max())):
+            check_ranges(rows=(row, 0, 2**64 // max(columns, 1)))
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from types import ModuleType
 
-# What "auto" runs on each kind of device. The fast implementations are entered here when they arrive.
-IMPLEMENTATIONS = {"cpu": "reference"}
+# What "auto" runs on each kind of device.
+IMPLEMENTATIONS = {"cpu": "cpu"}
+CHOICES = ("auto", "reference")
 
-_choice: ContextVar[str] = ContextVar("kernels", default="auto")
+_default = os.environ.get("MINITL_KERNELS", "auto")
+if _default not in CHOICES:
+    raise ValueError(f"MINITL_KERNELS must be one of {CHOICES}, got {_default!r}")
+_choice: ContextVar[str] = ContextVar("kernels", default=_default)
 
 
 def select(name: str, device: str) -> ModuleType:
@@ -31,7 +36,9 @@ def select(name: str, device: str) -> ModuleType:
 
 @contextmanager
 def use_kernels(choice: str) -> Iterator[None]:
-    """Choose the kernels inside a ``with`` block: ``"reference"``, the plain specification, or ``"auto"``.
+    """Choose the kernels inside a ``with`` block: ``"reference"``, the plain specification, or ``"auto"``, the fastest.
+
+    Outside of any such block it is ``"auto"``, or what the environment variable ``MINITL_KERNELS`` says.
 
     The choice is a context variable: it holds for the current thread and for the tasks started from it.
 
@@ -39,7 +46,7 @@ def use_kernels(choice: str) -> Iterator[None]:
     ...     select("gelu", "cpu").__name__
     'minitl.kernels.gelu.reference'
     """
-    if choice not in ("auto", "reference"):
+    if choice not in CHOICES:
         raise ValueError(f"use_kernels takes 'auto' or 'reference', not {choice!r}")
     token = _choice.set(choice)
     try:

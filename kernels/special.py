@@ -17,8 +17,8 @@ import math
 
 from minitl.kernels.launch import Array, array_module
 
-# dtype name -> (largest z of the fit, coefficients of P in ascending powers of s)
-_COEFFICIENTS: dict[str, tuple[float, tuple[float, ...]]] = {
+#: dtype name -> (largest z of the fit, coefficients of P in ascending powers of s)
+TAILS: dict[str, tuple[float, tuple[float, ...]]] = {
     "float32": (
         10.5,
         (
@@ -57,7 +57,7 @@ def _horner(coefficients: tuple[float, ...], x: Array) -> Array:
 
 def _erfc_without_exponential(z: Array) -> Array:
     """Return ``erfc(z) * exp(z^2)`` for z >= 0."""
-    largest, coefficients = _COEFFICIENTS[z.dtype.name]
+    largest, coefficients = TAILS[z.dtype.name]
     t = 1 / (1 + z / 2)
     smallest = 1 / (1 + largest / 2)
     product = _horner(coefficients, (t - (1 + smallest) / 2) * (2 / (1 - smallest)))

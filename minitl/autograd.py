@@ -16,13 +16,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from minitl.device import module_of
 from minitl.kernels.launch import Array, array_module, is_array
 from minitl.tensor import Tensor
+
+if TYPE_CHECKING:
+    from minitl.optim.gradient_slot import GradientSlot
 
 _grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)
 
@@ -51,28 +54,6 @@ class Written:
 
 #: What a backward returns in place of a gradient that it has written into the leaf's slot itself.
 WRITTEN = Written()
-
-
-class GradientSlot:
-    """A leaf's place in its optimizer's flat gradient buffer.
-
-    Attributes:
-        array: view of the buffer, of the leaf's shape.
-        tensor: the same memory as a Tensor, what ``leaf.grad`` returns.
-        written: whether the slot holds a gradient; until then, the buffer holds a leftover of an earlier step.
-    """
-
-    __slots__ = ("array", "tensor", "written")
-
-    def __init__(self, array: Array, device: str) -> None:
-        self.array = array
-        self.tensor = Tensor._wrap(array, device)
-        self.written = False
-
-    def mark_written(self) -> None:
-        """Say that a gradient was written or added: a graph that was recorded over the old one is stale."""
-        self.written = True
-        self.tensor._version.value += 1
 
 
 class Edge(NamedTuple):
@@ -145,8 +126,8 @@ class Function:
     def slot(self, index: int) -> GradientSlot | None:
         """Return the gradient slot of input ``index``, if it is a leaf that has one.
 
-        A backward that is given a slot adds its gradient there (or overwrites, while ``slot.written`` is False, and
-        then sets it) and returns :data:`WRITTEN` in its place: large weight gradients then need no array of their own.
+        A backward that is given a slot adds its gradient there (or overwrites, while ``slot.written`` is False), calls
+        ``slot.mark_written`` and returns :data:`WRITTEN`: large weight gradients then need no array of their own.
         """
         edge = self.edges[index]
         return edge.target._slot if edge is not None and isinstance(edge.target, Tensor) else None

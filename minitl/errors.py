@@ -14,6 +14,10 @@ class DeviceError(MinitlError):
     """There is no such device here, or not in this version."""
 
 
+class PrecisionError(MinitlError):
+    """This processor does not compute in the precision that was asked for."""
+
+
 class DataError(MinitlError):
     """A data file or folder cannot be used; the message names ``file:line``, what was expected and what was found."""
 

@@ -12,7 +12,8 @@ from minitl.device import check_device, move
 from minitl.kernels.launch import Array, is_array
 
 if TYPE_CHECKING:
-    from minitl.autograd import Function, GradientSlot
+    from minitl.autograd import Function
+    from minitl.optim.gradient_slot import GradientSlot
 
 Operand: TypeAlias = "Tensor | float | int | bool | npt.NDArray[Any]"
 
@@ -181,7 +182,7 @@ class Tensor:
         gradient buffer and valid until ``zero_grad()``; assigning copies."""
         if self._slot is None:
             return self._grad
-        return self._slot.tensor if self._slot.written else None
+        return self._slot.show() if self._slot.written else None
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -195,7 +196,7 @@ class Tensor:
                 )
             self._set_gradient(value.array)
         elif self._slot is not None:
-            self._slot.written = False
+            self._slot.forget()
         else:
             self._grad = None
 
@@ -204,17 +205,20 @@ class Tensor:
         if self._slot is None:
             self._grad = Tensor._wrap(array.copy(), self.device)
         else:
-            self._slot.array[...] = array
-            self._slot.mark_written()
+            self._slot.assign(array)
 
     def _accumulate_gradient(self, array: Array) -> None:
         """Add ``array`` to the gradient, which starts as a copy of the first one."""
-        gradient = self.grad
-        if gradient is None:
-            self._set_gradient(array)
-        else:
+        slot, gradient = self._slot, self._grad
+        if slot is not None and slot.written:
+            total = slot.array
+            total += array
+            slot.mark_written()
+        elif gradient is not None:
             gradient.array += array
             gradient._version.value += 1
+        else:
+            self._set_gradient(array)
 
     def backward(self, gradient: Tensor | None = None) -> None:
         """Compute the gradient of this tensor with respect to every leaf that requires one, adding to ``leaf.grad``.

@@ -8,6 +8,11 @@ run. All print how to repeat a failure.
 import os
 from collections.abc import Iterator
 
+# Before anything loads a pool of threads: each worker of the tests is one process on one core, and must not keep the
+# others' busy with spinning. Tests of threads start processes of their own.
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import strict_array
 from hypothesis import settings

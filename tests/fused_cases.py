@@ -26,6 +26,26 @@ def linear_case(with_bias: bool) -> Any:
     return build
 
 
+def linear_many_case(used: tuple[int, ...]) -> Any:
+    """Three maps to 3, 1 and 2 columns; the outputs that are used, side by side."""
+
+    def build(shape: Shape, random: Random) -> Case:
+        widths = (3, 1, 2)
+        arrays = [normal(random, shape), *(normal(random, (width, shape[-1])) for width in widths)]
+        arrays += [normal(random, (width,)) for width in widths]
+
+        def call(x: Any, *maps: Any) -> Any:
+            ys = ops.linear_many(x, maps[:3], maps[3:])
+            return ops.concatenate([ys[i] for i in used], axis=-1)
+
+        def answer(x: Any, *maps: Any) -> Any:
+            return np.concatenate([np.einsum("...d,fd->...f", x, maps[i]) + maps[3 + i] for i in used], axis=-1)
+
+        return Case(call, tuple(arrays), answer)
+
+    return build
+
+
 def gelu_case(approximate: str, with_bias: bool) -> Any:
     def build(shape: Shape, random: Random) -> Case:
         arrays = (2 * normal(random, shape), normal(random, shape[-1:]))
@@ -38,18 +58,34 @@ def gelu_case(approximate: str, with_bias: bool) -> Any:
     return build
 
 
-def layer_norm_case(with_residual: bool, rate: float) -> Any:
+def some_rows(count: int, random: Random) -> np.ndarray:
+    """Numbers of so many rows of a larger array, in no order."""
+    return random.permutation(2 * count + 1)[:count]
+
+
+def dropped_rows(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The dropout of an array that has ``x`` as these rows, its other rows left out again."""
+    whole = np.zeros((max(rows.tolist(), default=-1) + 1, x.shape[1]))
+    whole[rows] = x
+    return gold.dropped(whole, RATE, SEED, CALL)[rows]
+
+
+def layer_norm_case(with_residual: bool, rate: float, with_rows: bool = False) -> Any:
     def build(shape: Shape, random: Random) -> Case:
+        rows = some_rows(shape[0], random) if with_rows else None
         # rows of nearly equal numbers have no slope that finite differences could find: spread them
         ramp = np.linspace(-2, 2, shape[-1])
         arrays = [normal(random, shape) + ramp, nonzero(random, shape[-1:]), normal(random, shape[-1:])]
         arrays += [normal(random, shape) + ramp] if with_residual else []
 
+        options = {"dropout": rate, "rows": rows}
+
         def call(x: Any, weight: Any, bias: Any, residual: Any = None) -> Any:
-            return ops.layer_norm(x, weight, bias, eps=0.1, residual=residual, dropout=rate, generator=generator())
+            return ops.layer_norm(x, weight, bias, eps=0.1, residual=residual, **options, generator=generator())
 
         def answer(x: Any, weight: Any, bias: Any, residual: Any = 0) -> Any:
-            total = (gold.dropped(x, rate, SEED, CALL) if rate else x) + residual
+            dropped = x if not rate else gold.dropped(x, rate, SEED, CALL) if rows is None else dropped_rows(x, rows)
+            total = dropped + residual
             return gold.layer_norm(total.reshape(-1, shape[-1]), weight, bias, 0.1).reshape(shape)
 
         return Case(call, tuple(arrays), answer)
@@ -84,6 +120,15 @@ def dropout_case(shape: Shape, random: Random) -> Case:
         lambda x: ops.dropout(x, RATE, generator=generator()),
         (normal(random, shape),),
         lambda x: gold.dropped(x, RATE, SEED, CALL),
+    )
+
+
+def dropout_rows_case(shape: Shape, random: Random) -> Case:
+    rows = some_rows(shape[0], random)
+    return Case(
+        lambda x: ops.dropout(x, RATE, generator=generator(), rows=rows),
+        (normal(random, shape),),
+        lambda x: dropped_rows(x, rows),
     )
 
 
@@ -136,16 +181,20 @@ def attention_case(heads: int, rate: float) -> Any:
 FUSED: list[Variant] = [
     Variant("linear", "bias", linear_case(True), (1, 3)),
     Variant("linear", "no-bias", linear_case(False), (1, 3)),
+    Variant("linear_many", "all", linear_many_case((0, 1, 2)), (1, 3)),
+    Variant("linear_many", "twice-and-never", linear_many_case((2, 0, 2)), (1, 3)),
     Variant("gelu", "erf", gelu_case("none", False), (1, 3)),
     Variant("gelu", "erf-bias", gelu_case("none", True), (1, 3)),
     Variant("gelu", "tanh-bias", gelu_case("tanh", True), (1, 3)),
     Variant("layer_norm", "plain", layer_norm_case(False, 0.0), (1, 3), "rows"),
     Variant("layer_norm", "residual", layer_norm_case(True, 0.0), (1, 3), "rows"),
     Variant("layer_norm", "residual-dropout", layer_norm_case(True, RATE), (1, 3), "rows"),
+    Variant("layer_norm", "residual-dropout-rows", layer_norm_case(True, RATE, True), (2, 2), "rows"),
     Variant("softmax", "plain", softmax_case(False, 1.0, 0.0), (1, 3), "rows"),
     Variant("softmax", "mask-scale", softmax_case(True, 0.7, 0.0), (1, 3), "none"),
     Variant("softmax", "mask-scale-dropout", softmax_case(True, 0.7, RATE), (1, 3), "none"),
     Variant("dropout", "all", dropout_case),
+    Variant("dropout", "rows", dropout_rows_case, (2, 2)),
     Variant("cross_entropy", "plain", cross_entropy_case(False, False, 0.0), (2, 2), "rows"),
     Variant("cross_entropy", "ignored", cross_entropy_case(True, False, 0.0), (2, 2), "rows"),
     Variant("cross_entropy", "ignored-weighted-smoothed", cross_entropy_case(True, True, 0.1), (2, 2), "rows"),

@@ -170,6 +170,15 @@ def scatter_case(shape: Shape, random: Random) -> Case:
     return Case(lambda x: ops.scatter_rows(x, rows, count), (normal(random, shape),), answer)
 
 
+def take_case(shape: Shape, random: Random) -> Case:
+    rows = random.permutation(shape[0])[: (shape[0] + 1) // 2]
+    return Case(
+        lambda x: ops.take_rows(x, rows),
+        (normal(random, shape),),
+        lambda x: np.array([*map(x.__getitem__, rows)]).reshape(len(rows), *shape[1:]),
+    )
+
+
 def joined(call: Any, answer: Any, axis: int, count: int = 3) -> Any:
     def build(shape: Shape, random: Random) -> Case:
         arrays = tuple(normal(random, shape) for _ in range(count))
@@ -220,6 +229,7 @@ PRIMITIVE: list[Variant] = [
     Variant("getitem", "repeated", indexed(repeated_rows), (1, 3), "none"),
     Variant("getitem", "mask", indexed(lambda shape, random: random.random(shape) < 0.5), (1, 3)),
     Variant("getitem", "mixed", indexed(lambda shape, random: (slice(None), [0, -1, 0])), (2, 3), "none"),
+    Variant("take_rows", "all", take_case, (1, 3)),
     Variant("scatter_rows", "all", scatter_case, (1, 3)),
     Variant("reshape", "flat", unary(lambda x: x.reshape(x.size), np.ravel)),
     Variant("reshape", "minus-one", unary(lambda x: x.reshape(-1, 1), lambda x: x.reshape(-1, 1))),

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from minitl.kernels.adamw import Segment
+from minitl.kernels.adamw import Segment, Touched, check_segments, check_touched
 from minitl.kernels.launch import Array, array_module, check_floats, check_ranges, check_shapes
 
 # Elements at a time: temporaries stay in a CPU's cache. The size is fixed, so that sums are taken in one order.
@@ -33,11 +33,16 @@ def _chunks(offset: int, length: int) -> Iterator[slice]:
         yield slice(start, min(start + CHUNK, offset + length))
 
 
-def global_norm(gradients: Sequence[Array]) -> float:
+def global_norm(gradients: Sequence[Array], *, touched: Touched = None) -> float:
     """Return the Euclidean norm of several flat arrays (P_i,), taken as one vector.
 
     Squares are summed in float64: 1e20 squared overflows float32.
+
+    Args:
+        gradients: (P_i,) each.
+        touched: for each None or, of a table, which of its rows may differ from 0; see ``Touched``. Not used here.
     """
+    check_touched(touched, lengths=[gradient.size for gradient in gradients])
     total = 0.0
     for gradient in gradients:
         check_floats(gradient=gradient)
@@ -59,8 +64,12 @@ def update(
     beta2: float,
     eps: float,
     torch_compat: bool,
+    touched: Touched = None,
 ) -> None:
     """Update parameters and moments, all (P,), in place, segment by segment; the rest of the buffers is not touched.
+
+    Most rows of a word table have never had a gradient. There both moments are 0, the step is 0 / (0 + eps), and only
+    the decay is left. An implementation that skips the rest of the formula gives the same bits; this one computes it.
 
     Args:
         parameters, gradients, first_moment, second_moment: (P,) each.
@@ -68,6 +77,8 @@ def update(
         beta1, beta2: decay of the moments, in [0, 1).
         eps: keeps the divisor away from 0.
         torch_compat: take PyTorch's operations in PyTorch's order, see :func:`_step_of_torch`.
+        touched: for each segment None or, of a table, which of its rows may differ from 0 in gradient or moments; see
+            ``Touched``. Not used here.
 
     Raises:
         ValueError: a segment reaches out of the buffers or its step is not counted from 1, or a number out of range.
@@ -76,26 +87,20 @@ def update(
     moments = {"first_moment": (first_moment, "P"), "second_moment": (second_moment, "P")}
     check_shapes(parameters=(parameters, "P"), gradients=(gradients, "P"), **moments)
     check_ranges(beta1=(beta1, 0, 1), beta2=(beta2, 0, 1), eps=(eps, 0, math.inf))
-    _check_segments(segments, parameters.size)
+    check_segments(segments, size=parameters.size)
+    check_touched(touched, lengths=[segment.length for segment in segments])
     step = _step_of_torch if torch_compat else _step
     for segment in segments:
         for part in _chunks(segment.offset, segment.length):
-            buffers = (parameters[part], gradients[part], first_moment[part], second_moment[part])
-            step(*buffers, segment, beta1, beta2, eps)
-
-
-def _check_segments(segments: Sequence[Segment], size: int) -> None:
-    """Raise a ValueError unless all segments lie in buffers of ``size`` elements; a slice would be cut in silence."""
-    for number, (offset, length, _, _, step) in enumerate(segments):
-        if not (0 <= offset <= offset + length <= size):
-            raise ValueError(f"segments[{number}] is {length} elements from {offset}; the buffers have {size}")
-        if step < 1:
-            raise ValueError(f"segments[{number}] has step {step}; steps are counted from 1")
+            gradient = gradients[part]
+            if segment.gradient_factor != 1:
+                gradient = gradient * segment.gradient_factor
+            step(parameters[part], gradient, first_moment[part], second_moment[part], segment, beta1, beta2, eps)
 
 
 def _step(p: Array, g: Array, m: Array, v: Array, segment: Segment, beta1: float, beta2: float, eps: float) -> None:
     """Take the step at the top of this file, with the decay subtracted as a part of it."""
-    _, _, learning_rate, weight_decay, step = segment
+    _, _, learning_rate, weight_decay, step, _ = segment
     step_size = learning_rate / (1 - beta1**step)
     second_correction = math.sqrt(1 - beta2**step)
     m *= beta1
@@ -117,7 +122,7 @@ def _step_of_torch(
     compiled code rounds the product and the sum of both moments together, once. Numbers of Python become numbers of
     the arrays' dtype when they meet an array.
     """
-    _, _, learning_rate, weight_decay, step = segment
+    _, _, learning_rate, weight_decay, step, _ = segment
     rounded = p.dtype.type
     if weight_decay:
         p *= 1 - learning_rate * weight_decay

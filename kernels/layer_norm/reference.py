@@ -12,7 +12,15 @@ from __future__ import annotations
 import math
 
 from minitl.kernels.dropout import reference as dropout_kernel
-from minitl.kernels.launch import Array, array_module, check_dropout, check_floats, check_ranges, check_shapes
+from minitl.kernels.launch import (
+    Array,
+    array_module,
+    check_dropout,
+    check_floats,
+    check_ranges,
+    check_rows,
+    check_shapes,
+)
 
 
 def forward(
@@ -25,6 +33,7 @@ def forward(
     dropout: float = 0.0,
     seed: int = 0,
     call: int = 0,
+    rows: Array | None = None,
 ) -> tuple[Array, Array, Array, Array]:
     """Return ``(y, total, mean, rstd)``: the result and what backward needs.
 
@@ -35,6 +44,7 @@ def forward(
         eps: added to the variance.
         dropout, seed, call: probability and generator of the dropout on ``x``; element numbers are ``row * D +
             column``.
+        rows: (N,) integers, or None for 0 to N - 1: what ``row`` is there, where ``x`` is some rows of a larger array.
 
     Returns:
         y (N, D); total (N, D), which is ``x`` itself without residual and dropout; mean, rstd (N,).
@@ -43,10 +53,11 @@ def forward(
     check_shapes(x=(x, "N D"), residual=(residual, "N D"), weight=(weight, "D"), bias=(bias, "D"))
     check_ranges(eps=(eps, 0, math.inf))
     check_dropout(dropout, seed=seed, call=call)
+    check_rows(rows, x=x)
     if x.shape[1] == 0:
         raise ValueError(f"layer_norm needs at least one column; the shape of x is {x.shape}")
     xp = array_module(x)
-    total = dropout_kernel.forward(x, probability=dropout, seed=seed, call=call)
+    total = dropout_kernel.forward(x, probability=dropout, seed=seed, call=call, rows=rows)
     if residual is not None:
         total = total + residual
     # The mean of large numbers is rounded like them; that of their differences from the row's first is not, and those
@@ -73,6 +84,7 @@ def backward(
     dropout: float = 0.0,
     seed: int = 0,
     call: int = 0,
+    rows: Array | None = None,
 ) -> tuple[Array, Array, Array, Array]:
     """Return ``(grad_x, grad_residual, grad_weight, grad_bias)``.
 
@@ -83,6 +95,7 @@ def backward(
     check_floats(grad_y=grad_y, total=total, weight=weight, mean=mean, rstd=rstd)
     check_shapes(grad_y=(grad_y, "N D"), total=(total, "N D"), weight=(weight, "D"), mean=(mean, "N"), rstd=(rstd, "N"))
     check_dropout(dropout, seed=seed, call=call)
+    check_rows(rows, grad_y=grad_y)
     normalised = total - mean[:, None]
     normalised *= rstd[:, None]
     # Their mean is 0 but for the rounding of ``mean``, which near 1e4 is 5e-4.
@@ -93,5 +106,5 @@ def backward(
     shift = grad_normalised.mean(axis=1)
     stretch = (grad_normalised * normalised).mean(axis=1)
     grad_total = rstd[:, None] * (grad_normalised - shift[:, None] - normalised * stretch[:, None])
-    grad_x = dropout_kernel.backward(grad_total, probability=dropout, seed=seed, call=call)
+    grad_x = dropout_kernel.backward(grad_total, probability=dropout, seed=seed, call=call, rows=rows)
     return grad_x, grad_total, grad_weight, grad_bias

@@ -3,17 +3,18 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minitl.models.bert import BertForTokenClassification, BertModel
+    from minitl.models.bert import BertModel
     from minitl.models.config import BertConfig
     from minitl.models.default_model import DEFAULT_MODEL
     from minitl.models.pretrained import require_tokenizer
     from minitl.models.tagging import Span
+    from minitl.models.token_classifier import BertForTokenClassification
     from minitl.text.batch import PackedBatch
 
 _HOMES = {
     "BertConfig": "minitl.models.config",
     "BertModel": "minitl.models.bert",
-    "BertForTokenClassification": "minitl.models.bert",
+    "BertForTokenClassification": "minitl.models.token_classifier",
     "DEFAULT_MODEL": "minitl.models.default_model",
     "PackedBatch": "minitl.text.batch",
     "Span": "minitl.models.tagging",

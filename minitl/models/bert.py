@@ -1,15 +1,16 @@
-"""BERT: a transformer encoder over word pieces (Devlin et al. 2019), and its token-classification head.
+"""BERT: a transformer encoder over word pieces (Devlin et al. 2019).
 
-    B sentences    S padded length    T tokens of the whole packed batch    V vocabulary    C classes
+    B sentences    S padded length    T tokens of the whole packed batch    V vocabulary
     D model width  H heads            K = D / H head width                  F feed-forward width
 
     input_ids (T,) -> embeddings (T, D) -> [ attention (T, D) -> feed-forward (T, F) -> (T, D) ] x layers
-                   -> logits (T, C)
 
 Inside the model there is no padding: the tokens of all sentences lie end to end, and only attention needs to know
-where one ends (``cu_seqlens``). Attribute names follow Hugging Face's modules, so that a parameter has the same name
-in memory, in a checkpoint and in transformers:
-``bert.encoder.layer.0.attention.self.query.weight``.
+where one ends (``cu_seqlens``). Behind the last layer's attention no token looks at another any more: who needs the
+results of only N of the T tokens says which (``rows``), and the rest of that layer is computed for those, (N, D).
+
+Attribute names follow Hugging Face's modules, so that a parameter has the same name in memory, in a checkpoint and in
+transformers: ``bert.encoder.layer.0.attention.self.query.weight``.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ import numpy.typing as npt
 from minitl import nn, ops
 from minitl.models.composed_attention import composed_attention, unpack_weights
 from minitl.models.config import HIDDEN_ACTS, BertConfig
-from minitl.models.outputs import EncoderOutput, TokenClassifierOutput
-from minitl.models.padding import Ids, Padding, check_labels, check_ranges, pack
+from minitl.models.outputs import EncoderOutput
+from minitl.models.padding import Ids, Padding, check_ranges, pack
 from minitl.models.pretrained import PretrainedMixin
-from minitl.models.tagging import TaggingMixin
 from minitl.tensor import Tensor
 from minitl.text.batch import PackedBatch
 
 
-def _linear(config: BertConfig, inputs: int, outputs: int, dtype: npt.DTypeLike) -> nn.Linear:
+def linear_layer(config: BertConfig, inputs: int, outputs: int, dtype: npt.DTypeLike) -> nn.Linear:
+    """Return a new linear layer as BERT's start."""
     return nn.Linear(inputs, outputs, std=config.initializer_range, dtype=dtype)
 
 
@@ -65,12 +66,14 @@ class BertSelfAttention(nn.Module):
     def __init__(self, config: BertConfig, dtype: npt.DTypeLike) -> None:
         self.heads = config.num_attention_heads
         self.dropout_probability = config.attention_probs_dropout_prob
-        self.query = _linear(config, config.hidden_size, config.hidden_size, dtype)
-        self.key = _linear(config, config.hidden_size, config.hidden_size, dtype)
-        self.value = _linear(config, config.hidden_size, config.hidden_size, dtype)
+        self.query = linear_layer(config, config.hidden_size, config.hidden_size, dtype)
+        self.key = linear_layer(config, config.hidden_size, config.hidden_size, dtype)
+        self.value = linear_layer(config, config.hidden_size, config.hidden_size, dtype)
 
     def forward(self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None) -> Tensor:
-        q, k, v = self.query(x), self.key(x), self.value(x)  # each (T, D)
+        maps = (self.query, self.key, self.value)
+        biases = [one.bias for one in maps if one.bias is not None]
+        q, k, v = ops.linear_many(x, [one.weight for one in maps], biases)  # each (T, D)
         dropout = self.dropout_probability if self.training else 0.0
         if weights_out is None:
             return ops.attention(q, k, v, cu_seqlens, heads=self.heads, dropout=dropout)  # (T, D)
@@ -84,11 +87,11 @@ class BertSublayerOutput(nn.Module):
 
     def __init__(self, config: BertConfig, inputs: int, dtype: npt.DTypeLike) -> None:
         self.dropout_probability = config.hidden_dropout_prob
-        self.dense = _linear(config, inputs, config.hidden_size, dtype)
+        self.dense = linear_layer(config, inputs, config.hidden_size, dtype)
         self.LayerNorm = _layer_norm(config, dtype)
 
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self.LayerNorm(self.dense(x), residual, dropout=self.dropout_probability)
+    def forward(self, x: Tensor, residual: Tensor, rows: np.ndarray | None) -> Tensor:
+        return self.LayerNorm(self.dense(x), residual, dropout=self.dropout_probability, rows=rows)
 
 
 class BertAttention(nn.Module):
@@ -98,8 +101,13 @@ class BertAttention(nn.Module):
         self.self = BertSelfAttention(config, dtype)
         self.output = BertSublayerOutput(config, config.hidden_size, dtype)
 
-    def forward(self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None) -> Tensor:
-        return self.output(self.self(x, cu_seqlens, weights_out), residual=x)
+    def forward(
+        self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None, rows: np.ndarray | None
+    ) -> Tensor:
+        context = self.self(x, cu_seqlens, weights_out)  # (T, D)
+        if rows is not None:
+            context, x = ops.take_rows(context, rows), ops.take_rows(x, rows)  # each (N, D)
+        return self.output(context, residual=x, rows=rows)
 
 
 class BertIntermediate(nn.Module):
@@ -107,7 +115,7 @@ class BertIntermediate(nn.Module):
 
     def __init__(self, config: BertConfig, dtype: npt.DTypeLike) -> None:
         self.activation = HIDDEN_ACTS[config.hidden_act]
-        self.dense = _linear(config, config.hidden_size, config.intermediate_size, dtype)
+        self.dense = linear_layer(config, config.hidden_size, config.intermediate_size, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activation == "relu":
@@ -124,10 +132,13 @@ class BertLayer(nn.Module):
         self.intermediate = BertIntermediate(config, dtype)
         self.output = BertSublayerOutput(config, config.intermediate_size, dtype)
 
-    def forward(self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None) -> Tensor:
-        attended = self.attention(x, cu_seqlens, weights_out)  # (T, D)
+    def forward(
+        self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None, rows: np.ndarray | None = None
+    ) -> Tensor:
+        """Return the layer's output for all tokens, (T, D), or for those of ``rows`` (N,), then (N, D)."""
+        attended = self.attention(x, cu_seqlens, weights_out, rows)  # (T, D)
         widened = self.intermediate(attended)  # (T, F)
-        return self.output(widened, residual=attended)  # (T, D)
+        return self.output(widened, residual=attended, rows=rows)  # (T, D)
 
 
 class BertEncoder(nn.Module):
@@ -136,11 +147,14 @@ class BertEncoder(nn.Module):
     def __init__(self, config: BertConfig, dtype: npt.DTypeLike) -> None:
         self.layer = [BertLayer(config, dtype) for _ in range(config.num_hidden_layers)]
 
-    def forward(self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None) -> list[Tensor]:
-        """Return the input and the output of every layer, each (T, D)."""
+    def forward(
+        self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None, rows: np.ndarray | None = None
+    ) -> list[Tensor]:
+        """Return the input and the output of every layer, each (T, D); the last is (N, D) for ``rows`` (N,)."""
         hidden_states = [x]
-        for layer in self.layer:
+        for layer in self.layer[:-1]:
             hidden_states.append(layer(hidden_states[-1], cu_seqlens, weights_out))
+        hidden_states.append(self.layer[-1](hidden_states[-1], cu_seqlens, weights_out, rows))
         return hidden_states
 
 
@@ -148,7 +162,7 @@ class BertPooler(nn.Module):
     """A vector for the whole sentence: tanh of a projection of its first token."""
 
     def __init__(self, config: BertConfig, dtype: npt.DTypeLike) -> None:
-        self.dense = _linear(config, config.hidden_size, config.hidden_size, dtype)
+        self.dense = linear_layer(config, config.hidden_size, config.hidden_size, dtype)
 
     def forward(self, x: Tensor, cu_seqlens: np.ndarray) -> Tensor:
         return ops.tanh(self.dense(x[cu_seqlens[:-1]]))  # (B, D)
@@ -198,9 +212,8 @@ class BertModel(PretrainedMixin, nn.Module):
 
     def encode(self, batch: PackedBatch, output_hidden_states: bool, output_attentions: bool) -> EncoderOutput:
         """Run the encoder on a packed batch; everything in the result is packed."""
-        check_ranges(batch, self.config)
         weights: list[Tensor] | None = [] if output_attentions else None
-        states = self.encoder(self.embeddings(batch), batch.cu_seqlens, weights)
+        states = self.hidden_states(batch, weights)
         return EncoderOutput(
             last_hidden_state=states[-1],
             pooler_output=self.pooler(states[-1], batch.cu_seqlens) if self.pooler is not None else None,
@@ -208,56 +221,23 @@ class BertModel(PretrainedMixin, nn.Module):
             attentions=None if weights is None else tuple(weights),
         )
 
-
-class BertForTokenClassification(PretrainedMixin, TaggingMixin, nn.Module):
-    """The encoder and a linear classifier of every token.
-
-    Args:
-        config: with ``num_labels`` or ``id2label``.
-        dtype: ``"float32"`` or ``"float64"``.
-    """
-
-    base_prefix = "bert."
-
-    def __init__(self, config: BertConfig, dtype: npt.DTypeLike = "float32") -> None:
-        self.config = config
-        self.bert = BertModel(config, dtype, add_pooler=False)
-        rate = config.classifier_dropout
-        self.dropout = nn.Dropout(config.hidden_dropout_prob if rate is None else rate)
-        self.reset_classifier(dtype)
-
-    def reset_classifier(self, dtype: npt.DTypeLike) -> None:
-        """Start with a new random classifier (C, D), for the labels of the configuration."""
-        self.classifier = _linear(self.config, self.config.hidden_size, self.config.num_labels, dtype)
-
-    def forward(
-        self,
-        input_ids: PackedBatch | Ids,
-        attention_mask: Ids | None = None,
-        token_type_ids: Ids | None = None,
-        labels: Ids | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-    ) -> TokenClassifierOutput:
-        """Classify the tokens of padded sentences (B, S), or of a PackedBatch; see BertModel.forward.
+    def hidden_states(
+        self, batch: PackedBatch, weights_out: list[Tensor] | None = None, rows: np.ndarray | None = None
+    ) -> list[Tensor]:
+        """Return the embeddings and every layer's output of a packed batch, each (T, D).
 
         Args:
-            labels: (B, S) integers in [0, C), -100 where nothing is scored; or None. A PackedBatch brings its own.
+            batch: the tokens.
+            weights_out: takes the attention weights of every layer, through the composed attention, if given.
+            rows: (N,) integers, no two equal: the tokens for which the last layer's output, then (N, D), is wanted; all
+                if None.
 
         Raises:
-            ValueError: besides BertModel's reasons, a label out of range or on a masked column.
+            ValueError: ids out of range.
         """
-        batch, padding = open_door(input_ids, attention_mask, token_type_ids, labels, output_attentions)
-        check_labels(batch, self.config.num_labels)
-        encoded = self.bert.encode(batch, output_hidden_states, output_attentions)
-        logits: Tensor = self.classifier(self.dropout(encoded.last_hidden_state))  # (T, C)
-        loss, label_count = None, 0
-        if batch.labels is not None:
-            loss = ops.cross_entropy(logits, batch.labels)
-            label_count = int((batch.labels != ops.IGNORE_INDEX).sum())
-        if padding is not None:
-            logits, encoded = padding.unpack(logits), unpack(encoded, batch, padding)
-        return TokenClassifierOutput(logits, loss, label_count, encoded.hidden_states, encoded.attentions)
+        check_ranges(batch, self.config)
+        states: list[Tensor] = self.encoder(self.embeddings(batch), batch.cu_seqlens, weights_out, rows)
+        return states
 
 
 def open_door(

@@ -42,3 +42,15 @@ class TokenClassifierOutput:
     label_count: int = 0
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TokenClassifierLoss:
+    """Result of ``BertForTokenClassification.loss``.
+
+    Attributes:
+        loss, label_count: as in TokenClassifierOutput.
+    """
+
+    loss: Tensor
+    label_count: int

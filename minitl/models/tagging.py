@@ -12,7 +12,7 @@ from minitl.autograd import no_grad
 from minitl.errors import CheckpointError
 from minitl.models.pretrained import require_tokenizer
 from minitl.text.batch import PackedBatch
-from minitl.text.batching import batches, decode, predict_tags
+from minitl.text.batching import predict_tags, word_logits
 from minitl.text.conll import Sentence
 from minitl.text.encoding import EncodedDataset, encode_dataset
 from minitl.text.labels import LabelSet
@@ -69,9 +69,12 @@ class TaggingMixin:
     def predict_tags(self, encoded: EncodedDataset, *, batch_size: int = 32) -> list[list[str]]:
         """Return one tag for every word of every sentence, in order.
 
+        The model reads sentences of similar length together, in batches of bounded size; what comes with a sentence
+        changes its logits by rounding at most.
+
         Args:
             encoded: the sentences, from ``minitl.text.encode_dataset``.
-            batch_size: sentences at a time.
+            batch_size: the most sentences, or windows of long ones, at a time.
         """
         return predict_tags(encoded, self._labels(), self.predict_logits, batch_size=batch_size)
 
@@ -80,7 +83,7 @@ class TaggingMixin:
 
         Args:
             text: plain text; it is split into words as in CoNLL files, and read in overlapping windows where it is
-                long.
+                long, some thousand tokens at a time.
 
         Returns:
             The entities in order; ``text[span.start:span.end] == span.text``.
@@ -96,13 +99,12 @@ class TaggingMixin:
         _check_tags(labels)
         sentence = Sentence(tuple(word.text for word in words), None)
         encoded = encode_dataset([sentence], tokenizer, {}, self.config.max_position_embeddings)
-        (batch,) = batches(encoded, batch_size=1, shuffle=False)
-        logits = self.predict_logits(batch.packed)
-        tags = decode(batch, logits, labels)[0]
+        tags = ["O"] * len(words)
         scores = np.ones(len(words))  # a word without a piece is O for certain
-        probabilities = _softmax(logits)
-        for window, start in zip(batch.windows, batch.packed.cu_seqlens[:-1].tolist(), strict=True):
-            scores[window.words] = probabilities[window.columns + start].max(axis=1)
+        for window, logits in word_logits(encoded, labels, self.predict_logits):
+            scores[window.words] = _softmax(logits).max(axis=1)
+            for word, number in zip(window.words.tolist(), logits.argmax(axis=1).tolist(), strict=True):
+                tags[word] = labels[number]
         spans = []
         for entity in lenient_spans(tags):
             first, last = words[entity.start].start, words[entity.end - 1].end

@@ -121,10 +121,14 @@ class LayerNorm(Module):
         self.weight = Parameter(np.ones(width, dtype))
         self.bias = Parameter(np.zeros(width, dtype))
 
-    def forward(self, x: Tensor, residual: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-        """Normalise ``residual + dropout(x)``; ``dropout`` acts in training mode only."""
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, dropout: float = 0.0, rows: np.ndarray | None = None
+    ) -> Tensor:
+        """Normalise ``residual + dropout(x)``; ``dropout`` acts in training mode only, ``rows`` number its elements."""
         probability = dropout if self.training else 0.0
-        return ops.layer_norm(x, self.weight, self.bias, eps=self.eps, residual=residual, dropout=probability)
+        return ops.layer_norm(
+            x, self.weight, self.bias, eps=self.eps, residual=residual, dropout=probability, rows=rows
+        )
 
 
 class Dropout(Module):
@@ -133,5 +137,5 @@ class Dropout(Module):
     def __init__(self, probability: float) -> None:
         self.probability = probability
 
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.dropout(x, self.probability) if self.training else x
+    def forward(self, x: Tensor, rows: np.ndarray | None = None) -> Tensor:
+        return ops.dropout(x, self.probability, rows=rows) if self.training else x

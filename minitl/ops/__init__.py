@@ -14,9 +14,10 @@ from minitl.ops.dropout import dropout
 from minitl.ops.elementary import erf, exp, log, relu, sqrt, tanh
 from minitl.ops.embedding import embedding, embedding_sum
 from minitl.ops.gelu import gelu
-from minitl.ops.indexing import getitem, scatter_rows
+from minitl.ops.indexing import getitem, scatter_rows, take_rows
 from minitl.ops.layer_norm import layer_norm
 from minitl.ops.linear import linear
+from minitl.ops.linear_many import linear_many
 from minitl.ops.matmul import matmul
 from minitl.ops.reduce import max, mean, min, sum
 from minitl.ops.registry import OPS
@@ -27,7 +28,7 @@ from minitl.ops.softmax import softmax
 __all__ = [
     "IGNORE_INDEX", "OPS", "absolute", "add", "argmax", "astype", "attention", "broadcast_to", "concatenate",
     "cross_entropy", "divide", "dropout", "embedding", "embedding_sum", "equal", "erf", "exp", "gelu", "getitem",
-    "greater", "greater_equal", "layer_norm", "less", "less_equal", "linear", "log", "matmul", "max", "maximum",
-    "mean", "min", "minimum", "multiply", "negative", "not_equal", "power", "relu", "reshape", "scatter_rows",
-    "softmax", "sqrt", "stack", "subtract", "sum", "tanh", "transpose", "where",
+    "greater", "greater_equal", "layer_norm", "less", "less_equal", "linear", "linear_many", "log", "matmul", "max",
+    "maximum", "mean", "min", "minimum", "multiply", "negative", "not_equal", "power", "relu", "reshape",
+    "scatter_rows", "softmax", "sqrt", "stack", "subtract", "sum", "take_rows", "tanh", "transpose", "where",
 ]  # fmt: skip

@@ -3,8 +3,8 @@
     y[t] = sum_i table_i[ids_i[t]];      dtable_i[r] = sum of dy[t] over the t with ids_i[t] == r
 
 Saved: the ids. Word tables are the largest parameters, so their gradient goes straight into the optimizer's buffer
-where there is one. The row ``padding_id`` of a table gets no gradient, as ``torch.nn.Embedding(padding_idx=...)`` has
-it; its forward value is used like any other.
+where there is one, and the slot is told which rows it has touched. The row ``padding_id`` of a table gets no gradient,
+as ``torch.nn.Embedding(padding_idx=...)`` has it; its forward value is used like any other.
 """
 
 from __future__ import annotations
@@ -95,10 +95,11 @@ class Embedding(Function):
         if slot is None:
             out = self.xp.zeros(self.table_shapes[number], dtype=grad_y.dtype)
         else:
+            touched = slot.start_rows()
+            if touched is not None:
+                touched[self.ids[number]] = True
+            slot.mark_written(touched)
             out = slot.array
-            if not slot.written:
-                out[...] = 0
-            slot.mark_written()
         select("embedding", self.device).backward(
             grad_y, self.ids[number], out=out, padding_index=self.padding_ids[number]
         )

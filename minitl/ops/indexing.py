@@ -1,6 +1,7 @@
 """Taking elements out, and putting rows in.
 
 y = x[index]:               dx = zeros with dy added at ``index``; an element that was taken twice gets both gradients
+y = take_rows(x, rows):     y = x[rows], rows without repeats;                  dx = zeros with dx[rows] = dy
 y = scatter_rows(x, rows):  y = zeros with y[rows] = x, rows without repeats;   dx = dy[rows]
 """
 
@@ -63,6 +64,38 @@ def _axes_taken(part: Any) -> int:
     return part.ndim if isinstance(part, np.ndarray) and part.dtype == bool else 1
 
 
+def take_rows(x: Tensor, rows: np.ndarray) -> Tensor:
+    """Return the rows ``x[rows]``, no two of them the same.
+
+    Backward then writes every row once, which is many times faster than the adding up that ``x[rows]`` needs.
+
+    Args:
+        x: (N, ...).
+        rows: (M,) integers in [0, N), no two equal.
+
+    Returns:
+        (M, ...).
+
+    Raises:
+        TypeError: the row numbers are no integers.
+        ValueError: a row is out of range or named twice, or the numbers are not one-dimensional.
+    """
+    if x.ndim == 0 or np.ndim(rows) != 1:
+        raise ValueError(f"take_rows needs x (N, ...) and rows (M,), got {x.shape} and {np.shape(rows)}")
+    return TakeRows.apply(x, rows=_distinct_rows(rows, x.shape[0], name="take_rows"))
+
+
+def _distinct_rows(rows: np.ndarray, count: int, *, name: str) -> np.ndarray:
+    """Return a copy of the row numbers, since backward needs them as they are now; raise unless they are distinct."""
+    rows = np.array(rows)
+    if rows.dtype.kind not in "iu":
+        raise TypeError(f"{name}: row numbers must be integers, not {rows.dtype}")
+    check_ids(rows, count, name=f"{name}: row number")
+    if np.unique(rows).size != rows.size:
+        raise ValueError(f"{name}: a row number occurs twice; the values would overwrite each other")
+    return rows
+
+
 def scatter_rows(x: Tensor, rows: np.ndarray, count: int) -> Tensor:
     """Return ``count`` rows of zeros in which row ``rows[i]`` is ``x[i]``.
 
@@ -75,15 +108,9 @@ def scatter_rows(x: Tensor, rows: np.ndarray, count: int) -> Tensor:
         TypeError: the row numbers are no integers.
         ValueError: a row is out of range or named twice.
     """
-    rows = np.array(rows)  # a copy: backward needs them as they are now
-    if rows.dtype.kind not in "iu":
-        raise TypeError(f"scatter_rows: row numbers must be integers, not {rows.dtype}")
-    if rows.shape != x.shape[:1]:
-        raise ValueError(f"scatter_rows: {x.shape[0]} rows of values for {rows.shape} row numbers")
-    check_ids(rows, count, name="scatter_rows: row number")
-    if np.unique(rows).size != rows.size:
-        raise ValueError("scatter_rows: a row number occurs twice; the values would overwrite each other")
-    return ScatterRows.apply(x, rows=rows, count=count)
+    if np.shape(rows) != x.shape[:1]:
+        raise ValueError(f"scatter_rows: {x.shape[0]} rows of values for {np.shape(rows)} row numbers")
+    return ScatterRows.apply(x, rows=_distinct_rows(rows, count, name="scatter_rows"), count=count)
 
 
 @register("getitem")
@@ -100,6 +127,19 @@ class GetItem(Function):
             self.xp.add.at(grad_x, self.index, grad_y)
         else:
             grad_x[self.index] = grad_y  # slices and integers take each element once
+        return grad_x
+
+
+@register("take_rows")
+class TakeRows(Function):
+    def forward(self, x: Array, *, rows: np.ndarray) -> Array:
+        self.x_shape = x.shape
+        self.rows = move(rows, self.device)
+        return x[self.rows]
+
+    def backward(self, grad_y: Array) -> Array:
+        grad_x = self.xp.zeros(self.x_shape, dtype=grad_y.dtype)
+        grad_x[self.rows] = grad_y
         return grad_x
 
 

@@ -14,10 +14,13 @@ Saved: total, mean and rstd; ``n`` is computed again. The variance divides by D,
 
 from __future__ import annotations
 
+import numpy as np
+
 from minitl.autograd import Function
+from minitl.device import move
 from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
-from minitl.ops.dropout import draw
+from minitl.ops.dropout import draw, row_numbers
 from minitl.ops.registry import register
 from minitl.ops.shape import as_rows, reshape
 from minitl.random import Generator
@@ -33,6 +36,7 @@ def layer_norm(
     residual: Tensor | None = None,
     dropout: float = 0.0,
     generator: Generator | None = None,
+    rows: np.ndarray | None = None,
 ) -> Tensor:
     """Return the normalised rows of ``residual + dropout(x)``.
 
@@ -43,9 +47,12 @@ def layer_norm(
         residual: (..., D), added before normalising, or None.
         dropout: probability of dropping an element of ``x``.
         generator: of the dropout, the default generator if None.
+        rows: (N,) integers: ``x`` (N, D) is these rows of a larger array, whose elements the dropout numbers; None for
+            0 to N - 1.
 
     Raises:
-        ValueError: shapes that do not fit.
+        TypeError: ``rows`` that are no integers.
+        ValueError: shapes or ``rows`` that do not fit.
     """
     if x.ndim == 0 or weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
         raise ValueError(
@@ -53,17 +60,28 @@ def layer_norm(
         )
     if residual is not None and residual.shape != x.shape:
         raise ValueError(f"layer_norm: residual {residual.shape} differs from x {x.shape}")
+    rows = row_numbers(rows, x.shape, name="layer_norm")
     inputs = (as_rows(x), weight, bias) if residual is None else (as_rows(x), weight, bias, as_rows(residual))
-    y: Tensor = LayerNorm.apply(*inputs, eps=eps, **draw(dropout, generator))
+    y: Tensor = LayerNorm.apply(*inputs, eps=eps, rows=rows, **draw(dropout, generator))
     return y if x.ndim == 2 else reshape(y, x.shape)
 
 
 @register("layer_norm")
 class LayerNorm(Function):
     def forward(
-        self, x: Array, weight: Array, bias: Array, *residual: Array, eps: float, dropout: float, seed: int, call: int
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array,
+        *residual: Array,
+        eps: float,
+        rows: np.ndarray | None,
+        dropout: float,
+        seed: int,
+        call: int,
     ) -> Array:
         self.dropout_options = {"dropout": dropout, "seed": seed, "call": call}
+        self.rows = None if rows is None else move(rows, self.device)
         self.has_residual = bool(residual)
         self.weight = contiguous(weight)
         y: Array
@@ -74,12 +92,13 @@ class LayerNorm(Function):
             contiguous(bias),
             eps=eps,
             **self.dropout_options,
+            rows=self.rows,
         )
         return y
 
     def backward(self, grad_y: Array) -> tuple[Array, ...]:
         grad_x, grad_residual, grad_weight, grad_bias = select("layer_norm", self.device).backward(
-            contiguous(grad_y), self.total, self.weight, self.mean, self.rstd, **self.dropout_options
+            contiguous(grad_y), self.total, self.weight, self.mean, self.rstd, **self.dropout_options, rows=self.rows
         )
         grads = (grad_x, grad_weight, grad_bias)
         return (*grads, grad_residual) if self.has_residual else grads

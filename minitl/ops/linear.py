@@ -7,7 +7,7 @@
 
 The weight has shape (outputs, inputs), as in PyTorch and in the checkpoints. Saved: x and weight. The weight's
 gradient goes straight into the optimizer's buffer where there is one (see ``Function.slot``): it is as large as the
-weight.
+weight. The products follow ``minitl.precision``, those of backward as forward did.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
 from minitl.ops.registry import register
 from minitl.ops.shape import as_rows, reshape
+from minitl.precision import products_in_bfloat16
 from minitl.tensor import Tensor
 
 
@@ -33,43 +34,76 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Raises:
         ValueError: the shapes do not fit.
+        TypeError: x is float64 under ``minitl.precision("bfloat16")``.
     """
-    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
-        raise ValueError(f"linear: x {x.shape} does not end in the inputs of weight {weight.shape} (outputs, inputs)")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"linear: bias {bias.shape} does not fit the outputs of weight {weight.shape}")
+    check_shapes("linear", x, weight, bias)
     rows = as_rows(x)
     y: Tensor = Linear.apply(rows, weight) if bias is None else Linear.apply(rows, weight, bias)
     return y if x.ndim == 2 else reshape(y, (*x.shape[:-1], weight.shape[0]))
 
 
-@register("linear")
-class Linear(Function):
-    def forward(self, x: Array, weight: Array, *bias: Array) -> Array:
+def check_shapes(name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Raise a ValueError unless x (..., D), weight (F, D) and bias (F,) fit."""
+    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"{name}: x {x.shape} does not end in the inputs of weight {weight.shape} (outputs, inputs)")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"{name}: bias {bias.shape} does not fit the outputs of weight {weight.shape}")
+
+
+class AffineFunction(Function):
+    """What Linear and LinearMany share: where the gradients of weights and biases go.
+
+    Attributes:
+        x: (N, D), which forward saves.
+        bfloat16: whether forward rounded its operands, see ``minitl.precision``.
+    """
+
+    x: Array
+    bfloat16: bool
+
+    def _weight_gradient(self, index: int, grad_y: Array) -> Array | Written | None:
+        """Return ``grad_y.T @ x`` for the weight that is input ``index``, or write it into its slot."""
+        if not self.needs_gradient[index]:
+            return None
         kernel = select("matmul", self.device)
+        slot = self.slot(index)
+        if slot is None:
+            gradient: Array = kernel.matmul(grad_y, self.x, transpose_a=True, bfloat16=self.bfloat16)
+            return gradient
+        out = slot.array
+        if slot.written:
+            slot.mark_written()  # before the first write: Ctrl-C may come after it, and then all rows must count
+        kernel.matmul(grad_y, self.x, transpose_a=True, out=out, accumulate=slot.written, bfloat16=self.bfloat16)
+        slot.mark_written()
+        return WRITTEN
+
+    def _bias_gradient(self, index: int, grad_y: Array) -> Array | None:
+        if not self.needs_gradient[index]:
+            return None
+        gradient: Array = select("matmul", self.device).column_sums(grad_y)
+        return gradient
+
+
+@register("linear")
+class Linear(AffineFunction):
+    def forward(self, x: Array, weight: Array, *bias: Array) -> Array:
+        self.bfloat16 = products_in_bfloat16(x.dtype)
         self.x = contiguous(x)
         self.weight = contiguous(weight)
-        y: Array = kernel.matmul(self.x, self.weight, transpose_b=True)
-        if bias:
-            y += bias[0]
+        y: Array = select("matmul", self.device).matmul(
+            self.x,
+            self.weight,
+            transpose_b=True,
+            bias=contiguous(bias[0]) if bias else None,
+            bfloat16=self.bfloat16,
+        )
         return y
 
     def backward(self, grad_y: Array) -> tuple[Array | Written | None, ...]:
         kernel = select("matmul", self.device)
         grad_y = contiguous(grad_y)
-        x_needs, weight_needs, *bias_needs = self.needs_gradient
-        grad_x = kernel.matmul(grad_y, self.weight) if x_needs else None
-        grad_weight = self._weight_gradient(grad_y) if weight_needs else None
-        if not bias_needs:
+        grad_x = kernel.matmul(grad_y, self.weight, bfloat16=self.bfloat16) if self.needs_gradient[0] else None
+        grad_weight = self._weight_gradient(1, grad_y)
+        if len(self.needs_gradient) == 2:
             return grad_x, grad_weight
-        return grad_x, grad_weight, (grad_y.sum(axis=0) if bias_needs[0] else None)
-
-    def _weight_gradient(self, grad_y: Array) -> Array | Written:
-        kernel = select("matmul", self.device)
-        slot = self.slot(1)
-        if slot is None:
-            gradient: Array = kernel.matmul(grad_y, self.x, transpose_a=True)
-            return gradient
-        kernel.matmul(grad_y, self.x, transpose_a=True, out=slot.array, accumulate=slot.written)
-        slot.mark_written()
-        return WRITTEN
+        return grad_x, grad_weight, self._bias_gradient(2, grad_y)

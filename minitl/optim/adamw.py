@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from minitl.kernels.adamw import Segment
+from minitl.kernels.launch import Array
 from minitl.kernels.select import select
 from minitl.optim.optimizer import Optimizer, ParameterGroup, check_not_negative
 from minitl.tensor import Tensor
@@ -51,17 +52,20 @@ class AdamW(Optimizer):
         check_not_negative(eps=eps)
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
         self.betas, self.eps, self.torch_compat = betas, eps, torch_compat
-        xp = self.buffer.xp
-        self._first_moment = xp.zeros_like(self.buffer.parameters)
-        self._second_moment = xp.zeros_like(self.buffer.parameters)
+        size, dtype = self.buffer.parameters.size, self.buffer.parameters.dtype
+        # zeros, not zeros_like, which would write them: the system finds memory for a page when it is first written
+        self._first_moment = self.buffer.xp.zeros(size, dtype=dtype)
+        self._second_moment = self.buffer.xp.zeros(size, dtype=dtype)
         self._steps = [0] * len(self._trained)
+        self._touched: list[Array | None] = [None] * len(self._trained)
 
     def _update(self, written: Sequence[int]) -> None:
         segments = []
         for number in written:
             self._steps[number] += 1
-            offset, length = self.buffer.segments[number]
-            segments.append(Segment(offset, length, *self._rates(number), self._steps[number]))
+            self._touch(number)
+            place, rates = self.buffer.segments[number], self._rates(number)
+            segments.append(Segment(*place, *rates, self._steps[number], self.buffer.slots[number].factor))
         select("adamw", self.buffer.device).update(
             self.buffer.parameters,
             self.buffer.gradients,
@@ -72,4 +76,19 @@ class AdamW(Optimizer):
             beta2=self.betas[1],
             eps=self.eps,
             torch_compat=self.torch_compat,
+            touched=[self._touched[number] for number in written],
         )
+
+    def _touch(self, number: int) -> None:
+        """Enter in ``_touched`` which rows have a gradient in this step; a row that ever had one has moments.
+
+        It is a mask only for a parameter whose first gradient came from an embedding. For others it is None, all rows,
+        and so it must be where moments come from elsewhere.
+        """
+        slot = self.buffer.slots[number]
+        if self._steps[number] == 1:
+            self._touched[number] = None if slot.touched is None else slot.touched.copy()
+            return
+        known = self._touched[number]
+        if known is not None:
+            known |= (slot.array != 0).any(axis=1) if slot.touched is None else slot.touched

@@ -26,14 +26,19 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
     once = {id(parameter): parameter for parameter in parameters}.values()
-    gradients = [parameter.grad for parameter in once if parameter.grad is not None]
-    if not gradients:
+    slots = [one._slot for one in once if one._slot is not None and one._slot.written]
+    loose = [one._grad for one in once if one._grad is not None]
+    if not slots and not loose:
         return 0.0
-    flat = [gradient.array.reshape(-1) for gradient in gradients]
-    norm: float = select("adamw", gradients[0].device).global_norm(flat)
+    arrays = [slot.array for slot in slots] + [gradient.array for gradient in loose]
+    touched = [slot.touched for slot in slots] + [None for _ in loose]
+    device = (slots[0].tensor if slots else loose[0]).device
+    norm: float = select("adamw", device).global_norm([array.reshape(-1) for array in arrays], touched=touched)
     factor = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and factor < 1:
-        for gradient, values in zip(gradients, flat, strict=True):
-            values *= factor
+        for slot in slots:
+            slot.scale(factor)
+        for gradient in loose:
+            gradient.array *= factor
             gradient._version.value += 1
     return norm

@@ -3,8 +3,8 @@
     parameters  [ word_embeddings ...............| query.weight .....| query.bias | ... ]      (P,)
     gradients   [ the same places                                                       ]      (P,)
 
-``parameter.array`` becomes a view of the first, ``parameter.grad`` of the second. The global norm and an optimizer
-step then are one pass over contiguous memory, whatever the number of parameters.
+``parameter.array`` becomes a view of the first, ``parameter.grad`` of the second. An optimizer step then is one pass
+over contiguous memory, whatever the number of parameters.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
-from minitl.autograd import GradientSlot
 from minitl.device import module_of
 from minitl.kernels.launch import Array
+from minitl.optim.gradient_slot import GradientSlot
 from minitl.tensor import Tensor
 
 
@@ -25,7 +25,9 @@ class FlatBuffer:
         trainable: tensors that require gradients, all of one dtype and device, no two the same.
 
     Attributes:
-        parameters, gradients: (P,) arrays.
+        parameters: (P,) array.
+        gradients: (P,) array, what the slots make of it: theirs are the factors, and the knowledge of what is 0. Who
+            writes here calls ``mark_written`` of the slots.
         slots: one GradientSlot per parameter.
         segments: (offset, length) per parameter.
 

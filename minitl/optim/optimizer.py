@@ -85,7 +85,7 @@ class Optimizer(ABC):
     def zero_grad(self) -> None:
         """Forget all gradients: ``grad`` is None again."""
         for slot in self.buffer.slots:
-            slot.written = False
+            slot.forget()
 
     def _rates(self, number: int) -> tuple[float, float]:
         """Return learning rate and weight decay of parameter ``number``; its group's are filled in, never None."""

@@ -47,7 +47,7 @@ class SGD(Optimizer):
             offset, length = self.buffer.segments[number]
             lr, weight_decay = self._rates(number)
             part = slice(offset, offset + length)
-            p, direction = self.buffer.parameters[part], self.buffer.gradients[part]
+            p, direction = self.buffer.parameters[part], self.buffer.slots[number].array.reshape(-1)
             if weight_decay:
                 direction = direction + weight_decay * p
             if self._momentum is not None:

@@ -5,7 +5,7 @@ Importing this package does not import ``tokenizers``; making a :class:`TextToke
 
 from minitl.text.alignment import AlignedSentence, EncodingReport, encode_sentence, encode_sentences
 from minitl.text.batch import IGNORED, PackedBatch
-from minitl.text.batching import Batch, batch_count, batches, decode, predict_tags
+from minitl.text.batching import Batch, batch_count, batches, decode, predict_tags, word_logits
 from minitl.text.conll import Sentence, read_conll, write_conll
 from minitl.text.dataset import Dataset, load_corpus, read_folder
 from minitl.text.encoding import EncodedDataset, EncodedWindow, encode_dataset, excluded_entities
@@ -63,5 +63,6 @@ __all__ = [
     "spans_to_tags",
     "split_words",
     "tags_to_spans",
+    "word_logits",
     "write_conll",
 ]

@@ -3,11 +3,14 @@
 ::
 
     sentences --encode_dataset--> windows --batches--> PackedBatch --model--> logits --decode--> tags
+                                          --word_logits, predict_tags----------------------------->
 
-A batch holds whole sentences: all windows of a long one go together, so that its tags come out of one batch.
+A batch for training holds whole sentences: all windows of a long one go together. For prediction a word's logits come
+from one window alone, so there the windows of all sentences are sorted by length and cut into batches of bounded size,
+however long a text is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +22,11 @@ from minitl.text.labels import LabelSet
 
 MEGABATCH = 50
 """Sentences are sorted by length within this many batches: long enough to pack well, short enough to stay random."""
+
+
+TOKENS_AT_ONCE = 4096
+"""Most tokens of a batch for prediction: enough for any matrix product to run at full speed, and for BERT-base 50 MB in
+the widest array of a layer."""
 
 
 @dataclass(frozen=True)
@@ -84,20 +92,24 @@ def _batched_sentences(
 
 
 def _pack(encoded: EncodedDataset, numbers: np.ndarray) -> Batch:
-    """Lay the windows of some sentences end to end."""
+    """Put the windows of some sentences into a batch."""
     windows = tuple(window for number in numbers.tolist() for window in encoded.windows[number])
+    return Batch(_end_to_end(windows), windows, {number: encoded.word_counts[number] for number in numbers.tolist()})
+
+
+def _end_to_end(windows: Sequence[EncodedWindow]) -> PackedBatch:
+    """Lay windows end to end."""
     lengths = np.array([len(window.input_ids) for window in windows], dtype=np.int64)
     cu_seqlens = np.concatenate(([0], np.cumsum(lengths)))
     labels = [window.labels for window in windows if window.labels is not None]
     input_ids = np.concatenate([window.input_ids for window in windows])
-    packed = PackedBatch(
+    return PackedBatch(
         input_ids=input_ids,
         positions=np.arange(len(input_ids)) - np.repeat(cu_seqlens[:-1], lengths),
         segments=np.zeros(len(input_ids), dtype=np.int64),
         cu_seqlens=cu_seqlens,
         labels=np.concatenate(labels) if labels else None,
     )
-    return Batch(packed, windows, {number: encoded.word_counts[number] for number in numbers.tolist()})
 
 
 def decode(batch: Batch, logits: np.ndarray, labels: LabelSet) -> dict[int, list[str]]:
@@ -111,15 +123,53 @@ def decode(batch: Batch, logits: np.ndarray, labels: LabelSet) -> dict[int, list
     Returns:
         For each sentence of the batch, by its number, exactly one tag for each word.
     """
-    expected = (batch.packed.token_count, len(labels))
-    if logits.shape != expected:
-        raise ValueError(f"logits have shape {logits.shape}, expected (T, C) = {expected}")
-    classes = logits.argmax(axis=-1)
     tags = {number: ["O"] * count for number, count in batch.word_counts.items()}
-    for window, offset in zip(batch.windows, batch.packed.cu_seqlens[:-1].tolist(), strict=True):
-        for word, number in zip(window.words.tolist(), classes[window.columns + offset].tolist(), strict=True):
+    for window, rows in _rows_of_words(batch.windows, batch.packed, logits, labels):
+        for word, number in zip(window.words.tolist(), rows.argmax(axis=-1).tolist(), strict=True):
             tags[window.sentence][word] = labels[number]
     return tags
+
+
+def _rows_of_words(
+    windows: Sequence[EncodedWindow], packed: PackedBatch, logits: np.ndarray, labels: LabelSet
+) -> Iterator[tuple[EncodedWindow, np.ndarray]]:
+    """Yield each window with the logits of its words' first pieces, (K, C)."""
+    expected = (packed.token_count, len(labels))
+    if logits.shape != expected:
+        raise ValueError(f"logits have shape {logits.shape}, expected (T, C) = {expected}")
+    for window, offset in zip(windows, packed.cu_seqlens[:-1].tolist(), strict=True):
+        yield window, logits[window.columns + offset]
+
+
+def word_logits(
+    encoded: EncodedDataset,
+    labels: LabelSet,
+    logits_of: Callable[[PackedBatch], np.ndarray],
+    *,
+    batch_size: int = 32,
+) -> Iterator[tuple[EncodedWindow, np.ndarray]]:
+    """Run a model over all windows; yield each with the logits (K, C) of the ``K`` words it scores, in any order.
+
+    Every word that has a piece is in exactly one window. What is held at once does not grow with the sentences: a batch
+    has up to ``batch_size`` windows of similar length, and no more than 4,096 tokens.
+
+    Args:
+        encoded: the sentences.
+        labels: the ``C`` labels of the model.
+        logits_of: the model: a packed batch to logits (T, C) as a NumPy array.
+        batch_size: the most windows at a time; a sentence has one, but a long one.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, found {batch_size}")
+    waiting = [window for windows in encoded.windows for window in windows]
+    waiting.sort(key=lambda window: len(window.input_ids))
+    while waiting:
+        longest = len(waiting[-1].input_ids)
+        count = min(batch_size, max(1, TOKENS_AT_ONCE // longest))
+        group = waiting[-count:]
+        del waiting[-count:]
+        packed = _end_to_end(group)
+        yield from _rows_of_words(group, packed, logits_of(packed), labels)
 
 
 def predict_tags(
@@ -129,15 +179,13 @@ def predict_tags(
     *,
     batch_size: int = 32,
 ) -> list[list[str]]:
-    """Tag every sentence, in order.
+    """Tag every sentence, in order: exactly one tag for each word, ``O`` for a word without a piece.
 
     Args:
-        encoded: the sentences.
-        labels: the labels of the model.
-        logits_of: the model: a packed batch to logits (T, C) as a NumPy array.
-        batch_size: sentences at a time.
+        encoded, labels, logits_of, batch_size: as for :func:`word_logits`.
     """
-    tags: dict[int, list[str]] = {}
-    for batch in batches(encoded, batch_size, shuffle=False):
-        tags.update(decode(batch, logits_of(batch.packed), labels))
-    return [tags[number] for number in range(len(encoded))]
+    tags = [["O"] * count for count in encoded.word_counts]
+    for window, logits in word_logits(encoded, labels, logits_of, batch_size=batch_size):
+        for word, number in zip(window.words.tolist(), logits.argmax(axis=1).tolist(), strict=True):
+            tags[window.sentence][word] = labels[number]
+    return tags

@@ -10,7 +10,7 @@ import numpy as np
 
 from minitl import optim
 from minitl.errors import MinitlError
-from minitl.models.bert import BertForTokenClassification
+from minitl.models.token_classifier import BertForTokenClassification
 from minitl.ops import IGNORE_INDEX
 from minitl.text.batch import PackedBatch
 
@@ -49,7 +49,7 @@ def train_step(
     clipped to ``max_norm``, applied, and forgotten; the schedule moves on.
 
     Args:
-        model: in training mode.
+        model: in training mode; it is asked for ``model.loss(batch)``, which leaves out what no scored token needs.
         batches: with labels; one for no accumulation.
         optimizer: over the model's parameters, without gradients left over.
         schedule: of the optimizer's learning rate, or None.
@@ -68,7 +68,7 @@ def train_step(
         return StepResult(0.0, 0.0, 0, tokens, skipped=True)
     loss = 0.0
     for batch, count in zip(batches, counts, strict=True):
-        share = model(batch).loss * (count / total)
+        share = model.loss(batch).loss * (count / total)
         share.backward()
         loss += share.item()
     norm = optim.clip_grad_norm(model.parameters(), max_norm)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minitl.errors import MinitlError
-from minitl.models.bert import BertForTokenClassification
+from minitl.models.token_classifier import BertForTokenClassification
 
 
 @dataclass(frozen=True)

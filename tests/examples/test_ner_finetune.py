@@ -1,5 +1,6 @@
 """The example as a user runs it: good input, every kind of bad input, Ctrl-C, a second run."""
 
+import importlib
 import os
 import re
 import runpy
@@ -8,10 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tiny import write_tiny_data, write_tiny_model
 
+import minitl
 from minitl.models import BertForTokenClassification
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "ner_finetune.py"
@@ -69,6 +73,33 @@ def test_the_same_seed_gives_the_same_weights(workplace: Path, monkeypatch: pyte
     assert a != c
 
 
+def test_the_precision_holds_for_the_whole_run(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores before and after, training, tagging; what is saved is float32."""
+    with minitl.use_kernels("reference"):  # they compute bfloat16 on every processor
+        for precision in ("float32", "bfloat16", "auto"):
+            assert run(monkeypatch, *TINY, "--precision", precision, "--output", precision) == 0
+    plain, rough, auto = (
+        BertForTokenClassification.from_pretrained(workplace / name).state_dict()
+        for name in ("float32", "bfloat16", "auto")
+    )
+    for name, values in plain.items():
+        assert rough[name].dtype == np.float32
+        np.testing.assert_array_equal(auto[name], values)  # with the reference kernels
+    assert (rough["classifier.weight"] != plain["classifier.weight"]).any()
+    capsys.readouterr()
+    module, compiled = (
+        importlib.import_module("minitl.precision"),
+        SimpleNamespace(__name__="minitl.kernels.matmul.cpu"),
+    )
+    monkeypatch.setattr(module, "select", lambda name, device: compiled)
+    monkeypatch.setattr(module, "processor", lambda: SimpleNamespace(bfloat16=False))
+    assert run(monkeypatch, *TINY, "--precision", "bfloat16", "--output", "refused") == 1
+    assert capsys.readouterr().err.startswith("error: precision 'bfloat16' needs a processor that multiplies it")
+    assert not (workplace / "refused").exists()
+
+
 def truncate(folder: Path) -> None:
     weights = folder / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -108,7 +139,7 @@ BAD_INPUT = {
 }
 WRONG_USAGE = [
     ("--epochs", "0"), ("--epochs", "many"), ("--lr", "nan"), ("--batch-size", "-1"), ("--max-length", "2"),
-    ("--seed", "-1"), ("--seed", "99999999999999999999"), ("--lr", "inf"), ("--colour",),
+    ("--seed", "-1"), ("--seed", "99999999999999999999"), ("--lr", "inf"), ("--colour",), ("--precision", "float16"),
 ]  # fmt: skip
 
 

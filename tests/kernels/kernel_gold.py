@@ -18,8 +18,13 @@ Matrix = np.ndarray
 ROOT = math.sqrt(2 / math.pi)
 
 
-def dropped(x: Matrix, dropout: float, seed: int, call: int, first: int = 0) -> Matrix:
-    return gold.dropped(x, dropout, seed, call, first) if dropout else x
+def dropped(x: Matrix, dropout: float, seed: int, call: int, first: int = 0, rows: Matrix | None = None) -> Matrix:
+    if not dropout:
+        return x
+    if rows is None:
+        return gold.dropped(x, dropout, seed, call, first)
+    each = [gold.dropped(x[n], dropout, seed, call, row * x.shape[1]) for n, row in enumerate(rows.tolist())]
+    return np.array(each).reshape(x.shape)
 
 
 def column_sums(x: Matrix) -> Matrix:
@@ -123,12 +128,12 @@ def cross_entropy_backward(
     return (grad_logits,)
 
 
-def dropout_forward(*, x: Matrix, probability: float, seed: int, call: int, first: int = 0) -> Arrays:
-    return (dropped(x, probability, seed, call, first),)
+def dropout_forward(*, x: Matrix, probability: float, **numbers: Any) -> Arrays:
+    return (dropped(x, probability, **numbers),)
 
 
-def dropout_backward(*, grad_y: Matrix, probability: float, seed: int, call: int, first: int = 0) -> Arrays:
-    return (dropped(grad_y, probability, seed, call, first),)
+def dropout_backward(*, grad_y: Matrix, probability: float, **numbers: Any) -> Arrays:
+    return (dropped(grad_y, probability, **numbers),)
 
 
 def keep_mask(*, shape: Any, probability: float, seed: int, call: int, first: int = 0, xp: Any) -> Arrays:
@@ -153,12 +158,21 @@ def embedding_backward(*, grad_y: Matrix, index: Matrix, out: Matrix, padding_in
 
 
 def matmul(
-    *, a: Matrix, b: Matrix, transpose_a: bool, transpose_b: bool, out: Matrix | None, accumulate: bool
+    *,
+    a: Matrix,
+    b: Matrix,
+    transpose_a: bool,
+    transpose_b: bool,
+    out: Matrix | None,
+    accumulate: bool,
+    bias: Matrix | None = None,
 ) -> Arrays:
     left, right = "km" if transpose_a else "mk", "nk" if transpose_b else "kn"
     product = np.einsum(f"{left},{right}->mn", a, b)
     if accumulate and out is not None:
         product += out
+    if bias is not None:
+        product += bias
     return (product,) if out is None else (product, product)
 
 
@@ -213,7 +227,7 @@ def attention_backward(
     return grad_q, grad_k, grad_v
 
 
-def global_norm(*, gradients: Sequence[Matrix]) -> Arrays:
+def global_norm(*, gradients: Sequence[Matrix], touched: Any = None) -> Arrays:
     return (np.array(math.sqrt(gold.total(np.concatenate(gradients) ** 2))),)
 
 
@@ -228,13 +242,15 @@ def adamw_update(
     beta2: float,
     eps: float,
     torch_compat: bool,
+    touched: Any = None,
 ) -> Arrays:
-    """PyTorch's order of operations is the same in exact arithmetic."""
+    """PyTorch's order of operations is the same in exact arithmetic. What may be skipped makes no difference."""
     p, m, v = parameters.copy(), first_moment.copy(), second_moment.copy()
-    for offset, length, rate, decay, step in segments:
+    for offset, length, rate, decay, step, factor in segments:
         for i in range(offset, offset + length):
-            m[i] = beta1 * m[i] + (1 - beta1) * gradients[i]
-            v[i] = beta2 * v[i] + (1 - beta2) * gradients[i] ** 2
+            gradient = factor * gradients[i]
+            m[i] = beta1 * m[i] + (1 - beta1) * gradient
+            v[i] = beta2 * v[i] + (1 - beta2) * gradient**2
             direction = m[i] / (1 - beta1**step) / (np.sqrt(v[i] / (1 - beta2**step)) + eps)
             p[i] -= rate * (direction + decay * p[i])
     return None, p, m, v
@@ -256,6 +272,7 @@ GOLD: dict[str, Callable[..., Arrays]] = {
     "gelu.backward": gelu_backward,
     "layer_norm.forward": layer_norm_forward,
     "layer_norm.backward": layer_norm_backward,
+    "matmul.column_sums": lambda *, x: (column_sums(x),),
     "matmul.matmul": matmul,
     "philox.words": words,
     "softmax.forward": softmax_forward,

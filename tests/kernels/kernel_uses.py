@@ -124,16 +124,18 @@ def softmax(rows: int, columns: int, random: Random) -> Iterator[Use]:
 def layer_norm(rows: int, columns: int, random: Random) -> Iterator[Use]:
     x, residual, grad_y = (normal(random, rows, columns) for _ in range(3))
     weight, bias = positive(random, columns), normal(random, columns)
-    shapes = {"x": "N D", "residual": "N D", "weight": "D", "bias": "D"}
-    saved = {"grad_y": "N D", "total": "N D", "weight": "D", "mean": "N", "rstd": "N"}
+    shapes = {"x": "N D", "residual": "N D", "weight": "D", "bias": "D", "rows": "N"}
+    saved = {"grad_y": "N D", "total": "N D", "weight": "D", "mean": "N", "rstd": "N", "rows": "N"}
     nothing = {"x": x[:, :0], "residual": None, "weight": weight[:0], "bias": bias[:0]}
     empty: Wrong = (nothing, ValueError, "at least one column")
-    for some_residual, options in ((None, {}), (residual, DROPOUT)):
+    numbered = {**DROPOUT, "rows": some_rows(rows, columns, random)}
+    for some_residual, options in ((None, {}), (residual, DROPOUT), (residual, numbered)):
         arguments = {"x": x, "residual": some_residual, "weight": weight, "bias": bias, "eps": 0.1, **options}
         _, total, mean, rstd = layer_norm_forward(**arguments)
-        yield Use("layer_norm.forward", arguments, shapes, wrong=(empty,))
+        wrong = wrong_rows(rows, columns) if "rows" in options else ()
+        yield Use("layer_norm.forward", arguments, shapes, wrong=wrong or (empty,))
         gradient = {"grad_y": grad_y, "total": total, "weight": weight, "mean": mean, "rstd": rstd, **options}
-        yield Use("layer_norm.backward", gradient, saved)
+        yield Use("layer_norm.backward", gradient, saved, wrong=wrong)
 
 
 def cross_entropy(rows: int, columns: int, random: Random) -> Iterator[Use]:
@@ -152,12 +154,33 @@ def cross_entropy(rows: int, columns: int, random: Random) -> Iterator[Use]:
         yield Use("cross_entropy.backward", gradient, {**shapes, **saved})
 
 
+def some_rows(rows: int, columns: int, random: Random) -> np.ndarray:
+    """Numbers of so many rows of a larger array, in no order; among them large ones, of elements beyond 2^32."""
+    numbers = random.permutation(2 * rows + 1)[:rows]
+    numbers[::3] += 2**33 // max(columns, 1)
+    return numbers
+
+
+def wrong_rows(rows: int, columns: int) -> tuple[Wrong, ...]:
+    """Row numbers below 0, and whose elements' numbers are beyond 2^64."""
+    beyond = np.full(rows, min(2**64 // max(columns, 1), 2**64 - 1), dtype=np.uint64)
+    return (
+        ({"rows": np.full(rows, -1)}, ValueError, "rows must be in"),
+        ({"rows": beyond}, ValueError, "rows must be in"),
+    )
+
+
 def dropout(rows: int, columns: int, random: Random) -> Iterator[Use]:
     x = normal(random, rows, columns)
     options = {"probability": 0.3, **GENERATOR, "first": FIRST}
     for probability in (0.0, 0.3):
         yield Use("dropout.forward", {"x": x, **options, "probability": probability})
         yield Use("dropout.backward", {"grad_y": x, **options, "probability": probability})
+    numbers = {"probability": 0.3, **GENERATOR, "rows": some_rows(rows, columns, random)}
+    wrong = wrong_rows(rows, columns)
+    both: Wrong = ({"first": 5}, ValueError, "first must be 0 beside rows")
+    yield Use("dropout.forward", {"x": x, **numbers}, {"x": "N D", "rows": "N"}, wrong=(*wrong, both))
+    yield Use("dropout.backward", {"grad_y": x, **numbers}, {"grad_y": "N D", "rows": "N"}, wrong=(*wrong, both))
     yield Use("dropout.keep_mask", {"shape": x.shape, **options, "xp": np})
 
 
@@ -183,6 +206,8 @@ def embedding(rows: int, columns: int, random: Random) -> Iterator[Use]:
 def matmul(rows: int, inner: int, random: Random) -> Iterator[Use]:
     columns = 5
     a, b, out = normal(random, rows, inner), normal(random, inner, columns), normal(random, rows, columns)
+    bias = normal(random, columns)
+    yield Use("matmul.column_sums", {"x": a}, {"x": "N D"})
     for transpose_a in (False, True):
         for transpose_b in (False, True):
             arguments = {
@@ -192,8 +217,13 @@ def matmul(rows: int, inner: int, random: Random) -> Iterator[Use]:
                 "transpose_b": transpose_b,
             }
             shapes = {"a": "K M" if transpose_a else "M K", "b": "N K" if transpose_b else "K N", "out": "M N"}
-            nowhere: Wrong = ({"accumulate": True}, ValueError, "out is None")
-            yield Use("matmul.matmul", {**arguments, "out": None, "accumulate": False}, shapes, wrong=(nowhere,))
+            nowhere: Wrong = ({"accumulate": True, "bias": None}, ValueError, "out is None")
+            both: Wrong = ({"accumulate": True, "out": out}, ValueError, "accumulate and bias do not combine")
+            wide: Wrong = ({"bfloat16": True}, TypeError, "bfloat16 rounds float32 operands")
+            shapes["bias"] = "N"
+            for some_bias in (None, bias):
+                fresh = {**arguments, "out": None, "accumulate": False, "bias": some_bias}
+                yield Use("matmul.matmul", fresh, shapes, wrong=(nowhere, wide) if some_bias is None else (both, wide))
             for accumulate in (False, True):
                 yield Use("matmul.matmul", {**arguments, "out": out, "accumulate": accumulate}, shapes, ("out",))
 
@@ -219,18 +249,36 @@ def attention(rows: int, columns: int, random: Random) -> Iterator[Use]:
 
 
 def adamw(rows: int, columns: int, random: Random) -> Iterator[Use]:
-    """A buffer of rows * columns, of which two segments are updated."""
+    """A buffer of rows * columns, of which two segments are updated; or all, as a table of which every fifth row rests.
+
+    (Of ``SMALL`` none does, so that NaN may be put anywhere.)
+    """
     size = rows * columns
     spoken = {"gradients[0]": "gradient"}
     yield Use("adamw.global_norm", {"gradients": [normal(random, size)]}, {"gradients[0]": "P"}, spoken=spoken)
     buffers = {name: normal(random, size) for name in ("parameters", "gradients", "first_moment")}
-    segments = [Segment(0, rows, 0.1, 0.01, 3), Segment(rows, size - rows, 0.2, 0.0, 1)] if columns else []
-    options = {"segments": segments, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
+    buffers["second_moment"] = positive(random, size)
+    touched = np.arange(rows) % 5 != 4
+    resting = {name: (touched[:, None] * array.reshape(rows, columns)).reshape(-1) for name, array in buffers.items()}
+    table = {**resting, "parameters": buffers["parameters"]}
+    of_table = {"gradients": [table["gradients"]], "touched": [touched]}
+    masks: tuple[Wrong, ...] = (
+        ({"touched": []}, ValueError, "touched must have a mask, or None, for each of"),
+        ({"touched": [np.ones((2, 2), bool)]}, ValueError, "touched[0] must be (R,)"),
+        ({"touched": [np.ones(size + 1, bool)]}, ValueError, "touched[0] must be (R,)"),
+        ({"touched": [np.ones(0, bool)]}, ValueError, "touched[0] must be (R,)"),
+    )
+    yield Use("adamw.global_norm", of_table, {"gradients[0]": "P"}, (), masks if size else (), spoken=spoken)
+    segments = [Segment(0, rows, 0.1, 0.01, 3), Segment(rows, size - rows, 0.2, 0.0, 1, 0.7)] if columns else []
+    options = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
     writes = ("parameters", "first_moment", "second_moment")
+    shapes = dict.fromkeys(buffers, "P")
+    too_long: Wrong = ({"segments": [Segment(1, size, 0.1, 0.01, 3)]}, ValueError, "segments[0] is")
     for torch_compat in (False, True):
-        arguments = {**buffers, "second_moment": positive(random, size), **options, "torch_compat": torch_compat}
-        too_long: Wrong = ({"segments": [Segment(1, size, 0.1, 0.01, 3)]}, ValueError, "segments[0] is")
-        yield Use("adamw.update", arguments, dict.fromkeys((*buffers, "second_moment"), "P"), writes, (too_long,))
+        some = {**options, "torch_compat": torch_compat}
+        yield Use("adamw.update", {**buffers, "segments": segments, **some}, shapes, writes, (too_long,))
+        whole = {"segments": [Segment(0, size, 0.1, 0.01, 3)], "touched": [touched]}
+        yield Use("adamw.update", {**table, **whole, **some}, shapes, writes, masks if size else ())
 
 
 #: Makes the calls of a folder's functions.

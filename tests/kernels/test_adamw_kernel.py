@@ -36,6 +36,7 @@ def torch_step(state: list[Any], segment: Segment, beta1: float, beta2: float, e
     one fused multiply-add.
     """
     p, g, m, v = state
+    g = g * f32(segment.gradient_factor)
     if segment.weight_decay:
         p = p * f32(1 - segment.learning_rate * segment.weight_decay)
     weight = f32(1 - beta1)
@@ -61,6 +62,7 @@ segments = st.builds(
     learning_rate=st.sampled_from([1e-6, 3e-5, 1e-3, 1e-2]),
     weight_decay=st.sampled_from([0.0, 0.01, 0.1]),
     step=st.sampled_from([1, 2, 10, 1000, 100_000]),
+    gradient_factor=st.sampled_from([1.0, 0.37]),
 )
 
 

@@ -21,6 +21,7 @@ from kernel_uses import BUILDERS, LONG_SENTENCES, SMALL, WITHOUT_USE, sizes, use
 from test_kernel_signatures import SIGNATURES
 
 import minitl.kernels
+from minitl.kernels import compiled
 
 each_implementation = pytest.mark.parametrize("implementation", everywhere(), ids=str)
 
@@ -96,4 +97,10 @@ def test_no_fast_math() -> None:
     files = [path for path in folder.rglob("*") if path.suffix in (".py", ".cu", ".cuh", ".h", ".cpp")]
     assert len(files) > 20
     for path in files:
-        assert not fast_math(path.read_text()), path
+        if path.name != "compiled.py":
+            assert not fast_math(path.read_text()), path
+    # the one file that says how functions are compiled: nothing but fused multiplications and reordered sums
+    assert set(fast_math((folder / "compiled.py").read_text())) == {"fastmath"}
+    assert {"contract"} == compiled.EXACT
+    assert {"contract", "reassoc"} == compiled.IN_ANY_ORDER
+    assert compiled.INSIDE["fastmath"] is compiled.EXACT

@@ -1,6 +1,6 @@
 """The contract can fail: a second implementation is planted beside a reference, found by being there, and found out.
 
-It is the reference's text with one fault, in a file ``cpu.py`` that its package sees while the test runs.
+It is the reference's text with one fault, in a file ``planted.py`` that its package sees while the test runs.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ MANY = [(2, 1025), (1025, 2)]
 def test_a_file_is_found_by_being_there(plant: Plant) -> None:
     before = everywhere()
     found = plant("gelu", "", "")
-    assert str(found) == "gelu.cpu-cpu"
+    assert str(found) == "gelu.planted-cpu"
     assert found.module is not implementations("gelu")[0].module
     assert [one for one in everywhere() if one not in before] == [found]
 
 
 def test_what_select_offers_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     found = plant("gelu", "", "")
-    monkeypatch.setitem(IMPLEMENTATIONS, "cpu", "cpu")
+    monkeypatch.setitem(IMPLEMENTATIONS, "cpu", "planted")
     assert implementations("gelu").count(found) == 1
-    monkeypatch.setitem(IMPLEMENTATIONS, "elsewhere", "cpu")
+    monkeypatch.setitem(IMPLEMENTATIONS, "elsewhere", "planted")
     assert Implementation(found.module, "elsewhere") in implementations("gelu")
 
 
@@ -54,12 +54,12 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
     "integers unchecked": ("embedding", "    check_integers(index=index)\n", "", "index float64"),
     "option unchecked": ("layer_norm", "    check_ranges(eps=(eps, 0, math.inf))\n", "", "eps = .*None, not a Val"),
     "other words": ("gelu", '"approximate", approximate, V', '"approximate (variant)", approximate, V', "reference's"),
-    "another error": ("matmul", "raise ValueError(", "raise RuntimeError(", "RuntimeError.*, not a ValueError"),
+    "another error": ("softmax", "raise ValueError(", "raise RuntimeError(", "RuntimeError.*, not a ValueError"),
     "written before checked": (
         *(
             "matmul",
-            "    check_floats(a",
-            "    if out is not None and not accumulate:\n        out[...] = 0\n    check_floats(a",
+            "    check_product(a",
+            "    if out is not None and not accumulate:\n        out[...] = 0\n    check_product(a",
         ),
         "out was written",
     ),
@@ -78,7 +78,12 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
     "argument written": ("softmax", "    scores = x * scale", "    x *= scale\n    scores = x * 1", "has written x"),
     "masked row": ("softmax", "xp.where(mask.any(axis=1, keepdims=True), maximum, 0)", "maximum", "RuntimeWarning"),
     "NaN in masked columns": ("softmax", "probabilities = xp.where(mask, probabilities, 0)", "pass", "nan in x"),
-    "mask off by one": ("layer_norm", "call=call)\n    if res", "call=call, first=1)\n    if res", "wrong by"),
+    "mask off by one": (
+        "layer_norm",
+        "call=call, rows=rows)\n    if res",
+        "call=call + 1, rows=rows)\n    if res",
+        "wrong by",
+    ),
     "repeated rows": ("embedding", "xp.add.at(out, index, grad_y)", "out[index] += grad_y", "wrong by"),
     "heads share a mask": ("attention", "first += heads *", "first += 1 *", "wrong by"),
     "wrong side": ("matmul", "b.T if transpose_b", "b if transpose_b", "raised ValueError"),

@@ -5,9 +5,10 @@ from kernel_contract import assert_signatures
 from kernel_implementations import FOLDERS, implementations, modules
 
 SIGNATURES = {
-    "adamw.global_norm": "(gradients)",
+    "adamw.global_norm": "(gradients, *, touched=None)",
     "adamw.update": (
-        "(parameters, gradients, first_moment, second_moment, *, segments, beta1, beta2, eps, torch_compat)"
+        "(parameters, gradients, first_moment, second_moment, *,"
+        " segments, beta1, beta2, eps, torch_compat, touched=None)"
     ),
     "attention.forward": "(q, k, v, cu_seqlens, *, heads, scale, dropout=0.0, seed=0, call=0)",
     "attention.backward": (
@@ -18,15 +19,18 @@ SIGNATURES = {
         "(grad_loss, logits, labels, class_weights, log_sum_exp, total_weight, *, ignore_index, label_smoothing)"
     ),
     "dropout.keep_mask": "(shape, *, probability, seed, call, first=0, xp)",
-    "dropout.forward": "(x, *, probability, seed, call, first=0)",
-    "dropout.backward": "(grad_y, *, probability, seed, call, first=0)",
+    "dropout.forward": "(x, *, probability, seed, call, first=0, rows=None)",
+    "dropout.backward": "(grad_y, *, probability, seed, call, first=0, rows=None)",
     "embedding.forward": "(tables, indices)",
     "embedding.backward": "(grad_y, index, *, out, padding_index=None)",
     "gelu.forward": "(x, bias, *, approximate)",
     "gelu.backward": "(grad_y, x, bias, *, approximate)",
-    "layer_norm.forward": "(x, residual, weight, bias, *, eps, dropout=0.0, seed=0, call=0)",
-    "layer_norm.backward": "(grad_y, total, weight, mean, rstd, *, dropout=0.0, seed=0, call=0)",
-    "matmul.matmul": "(a, b, *, transpose_a=False, transpose_b=False, out=None, accumulate=False)",
+    "layer_norm.forward": "(x, residual, weight, bias, *, eps, dropout=0.0, seed=0, call=0, rows=None)",
+    "layer_norm.backward": "(grad_y, total, weight, mean, rstd, *, dropout=0.0, seed=0, call=0, rows=None)",
+    "matmul.column_sums": "(x)",
+    "matmul.matmul": (
+        "(a, b, *, transpose_a=False, transpose_b=False, out=None, accumulate=False, bias=None, bfloat16=False)"
+    ),
     "philox.philox4x32": "(counter, key, rounds=10)",
     "philox.words": "(count, *, seed, call, first=0, xp)",
     "softmax.forward": "(x, mask, *, scale, dropout=0.0, seed=0, call=0, first=0)",

@@ -15,7 +15,7 @@ from minitl.autograd import is_grad_enabled
 from minitl.errors import CheckpointError
 from minitl.models import BertConfig, BertForTokenClassification, PackedBatch
 from minitl.models.tagging import Span
-from minitl.text import Sentence, encode_dataset
+from minitl.text import LabelSet, Sentence, encode_dataset, word_logits
 
 LETTERS = [chr(number) for number in range(ord("a"), ord("z") + 1)] + ["東", "京", "é"]
 WORDS = ["angela", "merkel", "visited", "paris", "new", "york", "the", ".", ",", "-", "'"]
@@ -170,6 +170,46 @@ def test_predict_tags_gives_one_tag_for_every_word_in_order(rule_tagger: RuleTag
     encoded = encode_dataset([Sentence(words) for words in sentences], rule_tagger.tokenizer, {}, MAX_LENGTH)
     for batch_size in (1, 2, 32):
         assert rule_tagger.predict_tags(encoded, batch_size=batch_size) == expected
+
+
+def test_a_long_text_is_read_in_batches_of_bounded_size(rule_tagger: RuleTagger) -> None:
+    """What is held at once does not grow with the text."""
+    read: list[tuple[int, int]] = []
+    predict_logits = rule_tagger.predict_logits
+
+    def noting(batch: PackedBatch) -> Any:
+        read.append((batch.sentence_count, batch.token_count))
+        return predict_logits(batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rule_tagger, "predict_logits", noting)
+        spans = [rule_tagger.tag("the angela merkel visited new york . " * times) for times in (100, 400)]
+    assert [len(found) for found in spans] == [200, 800]
+    assert max(read) == (32, 32 * MAX_LENGTH)
+    assert len(read) > 2 * 5
+
+
+def test_what_comes_with_a_sentence_changes_its_logits_by_rounding(folder: Path) -> None:
+    model = BertForTokenClassification.from_pretrained(folder, dtype="float64")
+    words = np.random.default_rng(3).choice(WORDS, size=(11, 30))
+    assert model.tokenizer is not None
+    sentences = [Sentence(tuple(row[: 3 * i + 1])) for i, row in enumerate(words.tolist())]
+    encoded = encode_dataset(sentences, model.tokenizer, {}, MAX_LENGTH)
+    labels = LabelSet.from_id2label(TAGS)
+
+    def logits_of(batch_size: int) -> dict[tuple[int, int], np.ndarray]:
+        found = word_logits(encoded, labels, model.predict_logits, batch_size=batch_size)
+        return {
+            (window.sentence, word): row for window, rows in found for word, row in zip(window.words, rows, strict=True)
+        }
+
+    alone = logits_of(1)
+    assert sorted(alone) == [(i, word) for i, sentence in enumerate(sentences) for word in range(len(sentence.words))]
+    for batch_size in (2, 32):
+        together = logits_of(batch_size)
+        for place, row in alone.items():
+            # float64, logits of size 1 to 10, sums of tens of terms
+            np.testing.assert_allclose(together[place], row, rtol=0, atol=1e-12)
 
 
 def test_the_batch_size_does_not_change_the_tags(model: BertForTokenClassification) -> None:

@@ -39,6 +39,8 @@ class Mutant:
         old, new: text; ``old`` occurs exactly once in the file.
         tests: pytest's arguments for the tests that should notice.
         fault: what is wrong now, in a sentence.
+        kernels: what minitl computes with in these tests: ``"reference"``, where nothing needs to be compiled, or
+            ``"auto"``, for a fault in compiled code.
     """
 
     topic: str
@@ -48,6 +50,7 @@ class Mutant:
     new: str
     tests: str
     fault: str
+    kernels: str = "reference"
 
     def applied(self, source: str) -> str:
         """Return ``source`` with the fault in it.

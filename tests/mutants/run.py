@@ -107,13 +107,14 @@ class Copy:
         """Return where a file of the repository is in the copy."""
         return self.folder / ("minitl/" + file if file.startswith("kernels/") else file)
 
-    def run(self, tests: Sequence[str]) -> Run:
-        """Run pytest with these arguments up to the first failure."""
+    def run(self, tests: Sequence[str], kernels: str) -> Run:
+        """Run pytest with these arguments up to the first failure; ``kernels`` is what minitl computes with."""
         report = self.folder / "first_failure.json"
         report.unlink(missing_ok=True)
         command = [*PYTEST, "--first-failure", str(report), *tests]
+        environment = self.environment | {"MINITL_KERNELS": kernels}
         try:
-            ended = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, timeout=LIMIT)
+            ended = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, timeout=LIMIT)
         except subprocess.TimeoutExpired:
             return Run("broken", f"not done after {LIMIT} s")
         return judged(ended.returncode, json.loads(report.read_text("utf-8")) if report.exists() else None)
@@ -174,7 +175,7 @@ def run_with_faults(copies: Sequence[Copy], mutants: Sequence[Mutant]) -> dict[s
 
     def plant(copy: Copy, mutant: Mutant) -> Run:
         with copy.with_fault(mutant):
-            return copy.run(shlex.split(mutant.tests))
+            return copy.run(shlex.split(mutant.tests), mutant.kernels)
 
     def tell(mutant: Mutant, run: Run, seconds: float) -> None:
         told.append(mutant)
@@ -192,7 +193,7 @@ def run_without_faults(copies: Sequence[Copy], tests: Sequence[str]) -> list[str
     """
     _say(f"{len(tests)} tests without a fault")
     groups = [tuple(tests[start :: len(copies)]) for start in range(min(len(copies), len(tests)))]
-    runs = in_copies(copies, groups, lambda copy, group: copy.run(group), lambda *ignored: None)
+    runs = in_copies(copies, groups, lambda copy, group: copy.run(group, "auto"), lambda *ignored: None)
     lines = []
     for group, run in runs.items():
         if run.result != "passed":

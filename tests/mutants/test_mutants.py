@@ -76,11 +76,11 @@ def test_in_a_real_copy(project: Path, tmp_path: Path, monkeypatch: pytest.Monke
     copy = run.Copy(project, tmp_path / "copy")
     copy.check_imports()  # which also leaves bytecode of the right code behind, of the same second and size
     with copy.with_fault(WRONG):
-        found = copy.run([WRONG.tests])
+        found = copy.run([WRONG.tests], "reference")
     assert (found.result, found.test) == ("failed", "tests/test_double.py::test_double")
     assert found.message.startswith("AssertionError: assert 9 == 6")
     with copy.with_fault(BROKEN):
-        broken = copy.run([BROKEN.tests])
+        broken = copy.run([BROKEN.tests], "reference")
     assert broken.result == "broken"
     assert broken.message.startswith("CollectError")
     for root in (project, copy.folder):
@@ -124,7 +124,7 @@ def plant(
     ``as_it_is`` says what they do without a fault: "passed", "failed" or "skipped".
     """
 
-    def played(copy: run.Copy, tests: Sequence[str]) -> run.Run:
+    def played(copy: run.Copy, tests: Sequence[str], kernels: str) -> run.Run:
         code = copy.path_of(WRONG.file).read_text(encoding="utf-8")
         if "import" in code:
             return run.Run("broken", "CollectError")

@@ -21,7 +21,9 @@ from minitl.text import (
     encode_dataset,
     excluded_entities,
     predict_tags,
+    word_logits,
 )
+from minitl.text.batching import TOKENS_AT_ONCE
 
 LABELS = LabelSet(("O", "B-X", "I-X"))
 some_words = st.sampled_from(["angela", "Merkel", "abcdef", "\u200b", "x" * 101, "visited", "9" * 30])
@@ -179,15 +181,51 @@ def test_wrong_arguments(tokenizer: TextTokenizer, many: EncodedDataset) -> None
         encode_dataset([Sentence(("a",)), Sentence(("a",), ("O",))], tokenizer, LABELS.ids, 512)
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         next(batches(many, 0))
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        predict_tags(many, LABELS, perfect_logits, batch_size=0)
+    with pytest.raises(ValueError, match=r"expected \(T, C\) = "):
+        predict_tags(many, LABELS, lambda batch: np.zeros((batch.token_count, 4)))
     batch = next(batches(many, 2))
     with pytest.raises(ValueError, match=r"expected \(T, C\) = "):
         decode(batch, np.zeros((3, 3)), LABELS)
 
 
 def test_a_sentence_of_a_hundred_thousand_words(tokenizer: TextTokenizer) -> None:
+    """It is read in batches that do not grow with it."""
     encoded = encode_dataset([Sentence(("the",) * 100_000, ("O",) * 100_000)], tokenizer, LABELS.ids, 512)
     assert encoded.report.windows == len(encoded.windows[0])
-    assert len(predict_tags(encoded, LABELS, perfect_logits)[0]) == 100_000
+    read: list[int] = []
+
+    def noting(batch: PackedBatch) -> np.ndarray:
+        read.append(batch.token_count)
+        return perfect_logits(batch)
+
+    assert predict_tags(encoded, LABELS, noting) == [["O"] * 100_000]
+    assert TOKENS_AT_ONCE // 2 < max(read) <= TOKENS_AT_ONCE
+
+
+@given(tagged_sentences(), st.integers(3, 40), st.integers(1, 4), st.sampled_from([1, 30, 100, TOKENS_AT_ONCE]))
+def test_every_word_is_predicted_once_in_batches_of_bounded_size(
+    tokenizer: TextTokenizer, sentences: list[Sentence], max_length: int, batch_size: int, tokens_at_once: int
+) -> None:
+    encoded = encode_dataset(sentences, tokenizer, LABELS.ids, max_length)
+    lengths: list[list[int]] = []
+
+    def noting(batch: PackedBatch) -> np.ndarray:
+        lengths.append(np.diff(batch.cu_seqlens).tolist())
+        return perfect_logits(batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minitl.text.batching.TOKENS_AT_ONCE", tokens_at_once)
+        found = list(word_logits(encoded, LABELS, noting, batch_size=batch_size))
+    assert all(len(each) == 1 or (len(each) <= batch_size and sum(each) <= tokens_at_once) for each in lengths)
+    in_order = [length for each in lengths for length in sorted(each, reverse=True)]
+    assert in_order == sorted(in_order, reverse=True)  # similar lengths come together, the longest first
+    windows = [window for windows in encoded.windows for window in windows]
+    assert sorted(map(id, windows)) == sorted(id(window) for window, _ in found)
+    for window, logits in found:
+        assert window.labels is not None
+        np.testing.assert_array_equal(logits, np.eye(len(LABELS))[window.labels[window.columns]])
 
 
 def test_each_epoch_has_its_own_order_without_grouping_too(many: EncodedDataset) -> None:

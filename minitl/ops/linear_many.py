@@ -1,0 +1,72 @@
+"""Several affine maps of one x, as attention's queries, keys and values are.
+
+    y_i  = x @ weight_i.T + bias_i               (N, F_i), see linear.py
+    dx   = sum over i of dy_i @ weight_i         (N, D)
+    dweight_i, dbias_i                           as in linear.py
+
+As operations of their own, each map would make an array dx, and the tape would add them up; here the matrix product
+adds to the first. Saved: x and the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minitl.autograd import Written
+from minitl.kernels.launch import Array, contiguous
+from minitl.kernels.select import select
+from minitl.ops.linear import AffineFunction, check_shapes
+from minitl.ops.registry import register
+from minitl.ops.shape import as_rows, reshape
+from minitl.precision import products_in_bfloat16
+from minitl.tensor import Tensor
+
+
+def linear_many(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return ``x @ weight.T + bias`` for each of several weights with their biases.
+
+    Args:
+        x: (..., D).
+        weights: at least one, each (F, D) with its own F.
+        biases: as many, each (F,).
+
+    Returns:
+        For each weight (..., F).
+
+    Raises:
+        ValueError: the shapes or numbers of arguments do not fit.
+        TypeError: x is float64 under ``minitl.precision("bfloat16")``.
+    """
+    if not weights or len(weights) != len(biases):
+        raise ValueError(f"linear_many takes a bias for each of its weights, got {len(weights)} and {len(biases)}")
+    for weight, bias in zip(weights, biases, strict=True):
+        check_shapes("linear_many", x, weight, bias)
+    ys: tuple[Tensor, ...] = LinearMany.apply(as_rows(x), *weights, *biases)
+    return ys if x.ndim == 2 else tuple(reshape(y, (*x.shape[:-1], y.shape[1])) for y in ys)
+
+
+@register("linear_many")
+class LinearMany(AffineFunction):
+    def forward(self, x: Array, *weights_and_biases: Array) -> tuple[Array, ...]:
+        count = len(weights_and_biases) // 2
+        self.bfloat16 = products_in_bfloat16(x.dtype)
+        self.x = contiguous(x)
+        self.weights = [contiguous(weight) for weight in weights_and_biases[:count]]
+        kernel = select("matmul", self.device)
+        return tuple(
+            kernel.matmul(self.x, weight, transpose_b=True, bias=contiguous(bias), bfloat16=self.bfloat16)
+            for weight, bias in zip(self.weights, weights_and_biases[count:], strict=True)
+        )
+
+    def backward(self, *grad_ys: Array) -> tuple[Array | Written | None, ...]:
+        kernel = select("matmul", self.device)
+        grad_ys = tuple(contiguous(grad_y) for grad_y in grad_ys)  # zeros, where nobody used an output
+        grad_x: Array | None = None
+        if self.needs_gradient[0]:
+            for grad_y, weight in zip(grad_ys, self.weights, strict=True):
+                started = grad_x is not None
+                grad_x = kernel.matmul(grad_y, weight, out=grad_x, accumulate=started, bfloat16=self.bfloat16)
+        first_bias = 1 + len(self.weights)
+        grad_weights = [self._weight_gradient(1 + i, grad_y) for i, grad_y in enumerate(grad_ys)]
+        grad_biases = [self._bias_gradient(first_bias + i, grad_y) for i, grad_y in enumerate(grad_ys)]
+        return grad_x, *grad_weights, *grad_biases
