@@ -145,13 +145,15 @@ def _tanh_distribution_in(number: Any) -> Callable[[Any], Any]:
     steepness = number(2 * SQRT_2_OVER_PI)
 
     def distribution(u: Any) -> Any:
-        near = -far if u < -far else u  # further out nothing changes, but a power might be too large for a float
+        near = -far if u < -far else u  # a power of what is further out might be too large for a float
         near = far if near > far else near
         square = cubic * near * near
         t = exp(-abs(steepness * near * (one + square)))
+        t = zero if abs(u) > far else t  # times a huge ``u`` it would be a number
         r = one / (one + t)
         small = t * r
-        return small if u < zero else r, small * r * steepness * (one + three * square)
+        # ``1 - small`` and not ``r``, which has the roundings of a sum and of a division
+        return small if u < zero else one - small, small * r * steepness * (one + three * square)
 
     return distribution
 
