@@ -186,20 +186,27 @@ def run_with_faults(copies: Sequence[Copy], mutants: Sequence[Mutant]) -> dict[s
     return {mutant.name: runs[mutant] for mutant in mutants}
 
 
-def run_without_faults(copies: Sequence[Copy], tests: Sequence[str]) -> list[str]:
+def run_without_faults(copies: Sequence[Copy], found_by: Sequence[tuple[str, str]]) -> list[str]:
     """Run the tests that found something as the code is; return those that fail then too, a line each.
 
     These are all that matter: a test that passes here and failed there has seen the fault and nothing else.
+
+    Args:
+        copies: of the code, without a fault.
+        found_by: pairs of a test and the kernels it was run with.
     """
-    _say(f"{len(tests)} tests without a fault")
-    groups = [tuple(tests[start :: len(copies)]) for start in range(min(len(copies), len(tests)))]
-    runs = in_copies(copies, groups, lambda copy, group: copy.run(group, "auto"), lambda *ignored: None)
+    _say(f"{len(found_by)} tests without a fault")
+    groups = []
+    for kernels in sorted({kernels for _, kernels in found_by}):
+        tests = [test for test, some in found_by if some == kernels]
+        groups += [(kernels, *tests[start :: len(copies)]) for start in range(min(len(copies), len(tests)))]
+    runs = in_copies(copies, groups, lambda copy, group: copy.run(group[1:], group[0]), lambda *ignored: None)
     lines = []
-    for group, run in runs.items():
+    for (_, *tests), run in runs.items():
         if run.result != "passed":
             lines.append(f"without a fault: {run.message} {run.test}")
-        elif run.count != len(group):
-            lines.append(f"without a fault: {run.count} tests of {len(group)} ran")
+        elif run.count != len(tests):
+            lines.append(f"without a fault: {run.count} tests of {len(tests)} ran")
     return lines
 
 
@@ -247,7 +254,8 @@ def _plant(mutants: Sequence[Mutant], chosen: Sequence[Mutant], workers: int, up
         copies = [Copy(root, where / str(number)) for number in range(min(workers, len(chosen)))]
         copies[0].check_imports()
         runs = run_with_faults(copies, chosen)
-        found = list(dict.fromkeys(run.test for run in runs.values() if run.result == "failed"))
+        kernels = {mutant.name: mutant.kernels for mutant in chosen}
+        found = list(dict.fromkeys((run.test, kernels[name]) for name, run in runs.items() if run.result == "failed"))
         wrong = run_without_faults(copies, found) if found else []
     if wrong:
         return wrong

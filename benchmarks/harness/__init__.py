@@ -1,0 +1,1 @@
+"""What all suites share: child processes, random batches, floors, tables and pictures."""
