@@ -12,7 +12,7 @@ registers, one loop over the whole of K. What is left is to feed it.
    a transposed ``a`` (in weight gradients), whose neighbours in K lie far apart, is copied into tiles (K, ROWS).
 3. c is cut into tasks, one panel times 16 tiles of rows, which the threads share. A task owns its part of c and K is
    never shared out, so every element is the same sum in the same order, for any number of threads.
-4. A task goes through K in blocks of 192: 37 kB of a panel, which stay in the first cache (or near it) while the 16
+4. A task goes through K in blocks of 128: 25 kB of a panel, which stay in the first cache (or near it) while the 16
    tiles of rows use them. The sums of each block are added to c. That also halves the error: 1,000 numbers added one by
    one into a float32 are rounded 1,000 times, on the way to an ever larger sum.
 5. At the edges the tile is larger than what is left of c: it computes into a small array beside it, and the part that
@@ -42,7 +42,7 @@ from minitl.kernels.scratch import scratch
 
 COPY, MULTIPLY = 0, 1  # the two jobs of a product, one after the other
 TILES_PER_TASK = 16
-BLOCK = 192  # steps of K
+BLOCK = 128  # steps of K
 FEW_PRODUCTS = 2**17  # multiplications that one thread does in less time than starting the others takes
 SUM_ROWS = 64  # rows that one chunk of ``column_sums`` adds up
 HAS_TILE = processor().vector_bytes > 0
