@@ -81,8 +81,8 @@ def _multiply_add(builder: Any, a: Any, b: Any, total: Any) -> Any:
     sixteen = ir.Constant(words, [16] * words.count)
     upper = ir.Constant(words, [0xFFFF0000] * words.count)
     for lower in (True, False):
-        halves = [builder.shl(x, sixteen) if lower else builder.and_(x, upper) for x in (a, b)]
-        total = _fused(builder, *(builder.bitcast(half, kind) for half in halves), total)
+        left, right = (builder.shl(x, sixteen) if lower else builder.and_(x, upper) for x in (a, b))
+        total = _fused(builder, builder.bitcast(left, kind), builder.bitcast(right, kind), total)
     return total
 
 
