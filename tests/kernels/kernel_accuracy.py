@@ -27,7 +27,7 @@ from accuracy_cases import BUILDERS, Case, cases
 from kernel_implementations import Implementation, implementations
 
 from minitl import Tensor
-from minitl.kernels.select import IMPLEMENTATIONS
+from minitl.kernels.select import IMPLEMENTATIONS, use_kernels
 
 EPS = float(np.finfo(np.float32).eps)
 FACTORS = {"value": 1.5, "gradient": 2.0}
@@ -73,7 +73,7 @@ def run(case: Case, call: object, dtype: type, device: str = "cpu") -> list[np.n
 def measure(case: Case, implementation: Implementation) -> list[Measurement]:
     """Compare the value, and the gradient of every argument."""
     name = implementation.module.__name__.split(".")[-1]
-    with mock.patch.dict(IMPLEMENTATIONS, {implementation.device: name}):
+    with mock.patch.dict(IMPLEMENTATIONS, {implementation.device: name}), use_kernels("auto"):
         fused = run(case, case.fused, np.float32, implementation.device)
     composed = run(case, case.composed, np.float32)
     wide = run(case, case.composed, np.float64)
@@ -131,4 +131,6 @@ def worst_ratios(measured: dict[str, list[Measurement]]) -> str:
 
 
 if __name__ == "__main__":
-    print(worst_ratios({folder: measure_all(implementations(folder)[0]) for folder in BUILDERS}))
+    for number, file in enumerate(("reference.py", "cpu.py")):
+        print(file)
+        print(worst_ratios({folder: measure_all(implementations(folder)[number]) for folder in BUILDERS}))

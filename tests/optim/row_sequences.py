@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 
 from minitl import Tensor, ops, optim
-from minitl.kernels.select import IMPLEMENTATIONS
+from minitl.kernels.select import IMPLEMENTATIONS, use_kernels
 from minitl.optim.gradient_slot import GradientSlot
 
 ROWS, PADDING = 9, 2
@@ -159,5 +159,5 @@ def assert_same_bits(kind: str, dtype: str, actions: Actions, columns: int = 3) 
 
 @contextmanager
 def kernels(name: str) -> Iterator[None]:
-    with mock.patch.dict(IMPLEMENTATIONS, {"cpu": name}):
+    with mock.patch.dict(IMPLEMENTATIONS, {"cpu": name}), use_kernels("auto"):
         yield
