@@ -15,7 +15,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from minitl.kernels.compiled import compiled
-from minitl.kernels.matmul.tile import AVX512, ROWS, VECTOR_BYTES, make_tile, narrow_tile, transpose_block
+from minitl.kernels.matmul.moving import transpose_elements
+from minitl.kernels.matmul.tile import AVX512, ROWS, VECTOR_BYTES, make_tile, narrow_tile
 from minitl.kernels.philox.cpu import fill_words
 from minitl.kernels.scratch import CACHE_LINE
 
@@ -126,7 +127,7 @@ def transpose(like: Any, source: Any, source_row: Any, target: Any, target_row: 
         i = min(square, max(rows - lanes, 0))
         for j in range(0, columns, lanes):
             from_here, to_here = source + i * source_row + j * size, target + j * target_row + i * size
-            transpose_block(like, from_here, source_row, to_here, target_row)
+            transpose_elements(like, from_here, source_row, to_here, target_row)
 
 
 @compiled

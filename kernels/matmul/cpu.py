@@ -35,7 +35,8 @@ from minitl.kernels.compiled import compiled, inner, parallel
 from minitl.kernels.launch import Array
 from minitl.kernels.matmul import blas
 from minitl.kernels.matmul.arguments import check_product, check_sums
-from minitl.kernels.matmul.packing import pack_panel, pack_tile
+from minitl.kernels.matmul.moving import TILES_TOGETHER
+from minitl.kernels.matmul.packing import pack_panel, pack_tile_across, pack_tiles_down
 from minitl.kernels.matmul.tile import ROWS, VECTOR_BYTES, VECTORS, tile
 from minitl.kernels.processor import processor
 from minitl.kernels.scratch import scratch
@@ -43,6 +44,7 @@ from minitl.kernels.scratch import scratch
 COPY, MULTIPLY = 0, 1  # the two jobs of a product, one after the other
 TILES_PER_TASK = 16
 BLOCK = 128  # steps of K
+APART = 2  # steps left free between tiles, which else would lie so that the nearest cache has one place for all of them
 FEW_PRODUCTS = 2**17  # multiplications that one thread does in less time than starting the others takes
 SUM_ROWS = 64  # rows that one chunk of ``column_sums`` adds up
 HAS_TILE = processor().vector_bytes > 0
@@ -72,11 +74,11 @@ def matmul(
     panels = scratch.take("matmul panels", (-(-n // width), steps, width), operand)
     in_place = not transpose_a and not bfloat16
     # where a is read in place, only the last tile is copied, whose rows may not all exist
-    copied = scratch.take("matmul tiles", (1 if in_place else tiles, steps * ROWS), operand)
+    copied = scratch.take("matmul tiles", (1 if in_place else tiles, (steps + APART) * ROWS), operand)
     row = np.empty(0, c.dtype) if bias is None else bias
     operands = (a, b, c, transpose_a, transpose_b, in_place, accumulate, row, panels, copied)
     run = _few if m * n * k <= FEW_PRODUCTS else _many
-    run(COPY, len(panels) + len(copied), *operands)
+    run(COPY, len(panels) + -(-len(copied) // (TILES_TOGETHER if transpose_a else 1)), *operands)
     run(MULTIPLY, len(panels) * -(-tiles // TILES_PER_TASK), *operands)
     return c
 
@@ -119,7 +121,7 @@ def _multiply(
             if in_place and rows_here == ROWS:
                 a_here = np.int64(a.ctypes.data) + row * a_row
             else:
-                a_here = np.int64(copied.ctypes.data) + (0 if in_place else t * ROWS * steps * size)
+                a_here = np.int64(copied.ctypes.data) + (0 if in_place else t * copied.shape[1] * size)
             a_here += begin * a_step
             if rows_here == ROWS and width_here == width:
                 c_here, c_row = np.int64(c.ctypes.data) + (row * columns + column) * c.itemsize, columns * c.itemsize
@@ -137,12 +139,14 @@ def _multiply(
 def _copy(
     a: Any, b: Any, transpose_a: Any, transpose_b: Any, in_place: Any, panels: Any, copied: Any, number: Any
 ) -> None:
-    """Copy panel ``number`` of b, or what comes after the panels: a tile of a."""
-    if number < panels.shape[0]:
-        pack_panel(b, transpose_b, panels[number], number)
-        return
+    """Copy panel ``number`` of b, or what comes after the panels: tiles of a."""
     t = number - panels.shape[0]
-    pack_tile(a, transpose_a, copied[t], (a.shape[0] - 1) // ROWS if in_place else t)
+    if t < 0:
+        pack_panel(b, transpose_b, panels[number], number)
+    elif transpose_a:
+        pack_tiles_down(a, copied, t * TILES_TOGETHER)
+    else:
+        pack_tile_across(a, copied[t], (a.shape[0] - 1) // ROWS if in_place else t)
 
 
 @inner

@@ -18,7 +18,16 @@ from numba import types
 from numba.extending import overload
 
 from minitl.kernels.compiled import inner
-from minitl.kernels.matmul.tile import ROWS, VECTOR_BYTES, transpose_block
+from minitl.kernels.matmul.moving import (
+    TILES_TOGETHER,
+    copy_along,
+    copy_panel,
+    copy_tile,
+    copy_tiles,
+    copy_vector,
+    transpose_operands,
+)
+from minitl.kernels.matmul.tile import ROWS, VECTOR_BYTES
 
 LAST_BITS, HALF_BELOW, SIXTEEN = np.uint32(1), np.uint32(0x7FFF), np.uint32(16)
 INFINITY, WITHOUT_SIGN, QUIET = np.uint32(0x7F800000), np.uint32(0x7FFFFFFF), np.uint32(0x40)
@@ -72,66 +81,84 @@ def _operand_along(like: Any, x: Any, i: Any, s: Any) -> Callable[..., Any]:
     return lambda like, x, i, s: x[i, s]
 
 
+def numbers_per_step(like: Any) -> Any:
+    """Return how many neighbours in K an element of ``like`` holds (compiled functions only)."""
+    raise NotImplementedError("only compiled functions call this")
+
+
+@overload(numbers_per_step, strict=False)
+def _numbers_per_step(like: Any) -> Callable[[Any], int]:
+    return (lambda like: 2) if like.dtype == types.uint32 else (lambda like: 1)
+
+
+@inner
+def _place(x: Any, row: Any, column: Any) -> Any:
+    """Return the address of an element of a matrix, as a signed number."""
+    return np.int64(x.ctypes.data) + (row * x.shape[1] + column) * x.itemsize
+
+
 @inner
 def pack_panel(b: Any, transposed: Any, panel: Any, number: Any) -> None:
     """Fill panel ``number`` from b (K, N), or (N, K) if transposed."""
     steps, width = panel.shape
     first = number * width
     exist = min(width, b.shape[0 if transposed else 1] - first)
-    if transposed:
-        _pack_transposed(b, panel, first, exist)
-    else:
-        _copy_columns(b, panel, first, exist)
-    for s in range(steps if exist < width else 0):
-        for j in range(exist, width):
-            panel[s, j] = 0
-
-
-@inner
-def _pack_transposed(b: Any, panel: Any, first: Any, exist: Any) -> None:
-    """Turn ``exist`` rows of b into columns of the panel, in squares that fit the registers."""
-    steps = panel.shape[0]
+    b_row, panel_row = b.shape[1] * b.itemsize, width * panel.itemsize
+    per_step = numbers_per_step(panel)
     lanes = VECTOR_BYTES // panel.itemsize
-    square = np.empty((lanes, lanes), panel.dtype)
-    whole_rows, whole_steps = exist // lanes * lanes, steps // lanes * lanes
-    for j in range(0, whole_rows, lanes):
-        for s in range(0, whole_steps, lanes):
-            for i in range(lanes):
-                for k in range(lanes):
-                    square[i, k] = operand_along(panel, b, first + j + i, s + k)
-            target = np.int64(panel.ctypes.data) + (s * panel.shape[1] + j) * panel.itemsize
-            transpose_block(
-                panel, np.int64(square.ctypes.data), lanes * panel.itemsize, target, panel.shape[1] * panel.itemsize
-            )
-    for j in range(exist):
-        for s in range(whole_steps if j < whole_rows else 0, steps):
-            panel[s, j] = operand_along(panel, b, first + j, s)
-
-
-@inner
-def pack_tile(a: Any, transposed: Any, flat: Any, number: Any) -> None:
-    """Fill tile ``number`` from a (M, K), or (K, M) if transposed; ``flat`` is (steps * ROWS,)."""
-    steps = flat.size // ROWS
-    first = number * ROWS
-    exist = min(ROWS, a.shape[1 if transposed else 0] - first)
-    for place in range(flat.size if exist < ROWS else 0):
-        flat[place] = 0
+    done, columns = b.shape[1 if transposed else 0] // per_step, exist // lanes * lanes
     if transposed:
-        _copy_columns(a, flat.reshape((steps, ROWS)), first, exist)
-        return
-    for i in range(exist):
-        for s in range(steps):
-            flat[i * steps + s] = operand_along(flat, a, first + i, s)
+        done = done // lanes * lanes
+        for j in range(0, columns, lanes):
+            for s in range(0, done, lanes):
+                transpose_operands(panel, _place(b, first + j, s * per_step), b_row, _place(panel, s, j), panel_row)
+    elif exist == width:
+        copy_panel(panel, _place(b, 0, first), b_row, _place(panel, 0, 0), panel_row, VECTOR_BYTES, done)
+    else:
+        for j in range(0, columns, lanes):
+            copy_vector(panel, _place(b, 0, first + j), b_row, _place(panel, 0, j), panel_row, VECTOR_BYTES, done)
+    for s in range(done if columns == width else 0, steps):  # what fills no vector
+        for j in range(columns if s < done else 0, width):
+            if j >= exist:
+                panel[s, j] = 0
+            elif transposed:
+                panel[s, j] = operand_along(panel, b, first + j, s)
+            else:
+                panel[s, j] = operand_down(panel, b, s, first + j)
 
 
 @inner
-def _copy_columns(x: Any, target: Any, first: Any, exist: Any) -> None:
-    """Copy ``exist`` columns of x, from ``first`` on, into the first columns of ``target``."""
-    if exist == target.shape[1] and exist == ROWS:
-        for s in range(target.shape[0]):
-            for i in range(ROWS):  # a known length: one vector is moved, without a loop
-                target[s, i] = operand_down(target, x, s, first + i)
+def pack_tile_across(a: Any, flat: Any, number: Any) -> None:
+    """Fill tile ``number`` from a (M, K); ``flat`` is (ROWS * steps,), row after row."""
+    lanes = VECTOR_BYTES // flat.itemsize
+    per_step = numbers_per_step(flat)
+    steps = (a.shape[1] + per_step - 1) // per_step
+    vectors = a.shape[1] // per_step // lanes
+    for i in range(ROWS):
+        row, begin = number * ROWS + i, i * steps
+        exists = row < a.shape[0]
+        if exists:
+            target = np.int64(flat.ctypes.data) + begin * flat.itemsize
+            copy_along(flat, _place(a, row, 0), target, vectors)
+        for s in range(vectors * lanes if exists else 0, steps):
+            flat[begin + s] = operand_along(flat, a, row, s) if exists else 0
+
+
+@inner
+def pack_tiles_down(a: Any, tiles: Any, number: Any) -> None:
+    """Fill tiles ``number`` to ``number + TILES_TOGETHER - 1``, as far as they exist, from a (K, M)."""
+    steps = (a.shape[0] + numbers_per_step(tiles) - 1) // numbers_per_step(tiles)
+    whole, row = a.shape[0] // numbers_per_step(tiles), a.shape[1] * a.itemsize
+    tile_row, tile_size = ROWS * tiles.itemsize, tiles.shape[1] * tiles.itemsize
+    last = min(number + TILES_TOGETHER, tiles.shape[0])
+    filled = min(last, a.shape[1] // ROWS)  # tiles before this one have all their rows
+    if filled == number + TILES_TOGETHER:
+        copy_tiles(tiles, _place(a, 0, number * ROWS), row, _place(tiles, number, 0), tile_row, tile_size, whole)
     else:
-        for s in range(target.shape[0]):
-            for j in range(exist):
-                target[s, j] = operand_down(target, x, s, first + j)
+        for t in range(number, filled):
+            copy_tile(tiles, _place(a, 0, t * ROWS), row, _place(tiles, t, 0), tile_row, tile_size, whole)
+    for t in range(number, last):
+        for s in range(whole if t < filled else 0, steps):
+            for i in range(ROWS):
+                exists = t * ROWS + i < a.shape[1]
+                tiles[t, s * ROWS + i] = operand_down(tiles, a, s, t * ROWS + i) if exists else 0

@@ -56,8 +56,19 @@ class _BFloat16(ir.Type):  # type: ignore[misc, unused-ignore]
         return hash(_BFloat16)
 
 
-def _load(builder: Any, address: Any, kind: Any) -> Any:
+def load(builder: Any, address: Any, kind: Any) -> Any:
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=4)
+
+
+def store(builder: Any, value: Any, address: Any) -> None:
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
+
+
+def moved(builder: Any, address: Any, distance: Any, times: int = 1) -> Any:
+    """Return ``address + times * distance``; the distance is a number here, or one that the compiled code knows."""
+    if isinstance(distance, int):
+        return builder.add(address, ir.Constant(I64, times * distance))
+    return builder.add(address, builder.mul(distance, ir.Constant(I64, times)))
 
 
 def _in_all_lanes(builder: Any, number: Any, kind: Any) -> Any:
@@ -124,10 +135,10 @@ def write_tile(
     builder.position_at_end(loop)
     k, a_now, b_now = (builder.phi(I64) for _ in range(3))
     totals = [builder.phi(total_kind) for _ in range(rows * vectors)]
-    b_vectors = [_load(builder, _moved(builder, b_now, VECTOR_BYTES * j), operand) for j in range(vectors)]
+    b_vectors = [load(builder, moved(builder, b_now, VECTOR_BYTES, j), operand) for j in range(vectors)]
     new = []
     for i in range(rows):
-        number = _load(builder, builder.add(a_now, builder.mul(a_row, ir.Constant(I64, i))), operand.element)
+        number = load(builder, moved(builder, a_now, a_row, i), operand.element)
         everywhere = _in_all_lanes(builder, number, operand)
         for j in range(vectors):
             new.append(_multiply_add(builder, everywhere, b_vectors[j], totals[i * vectors + j]))
@@ -143,14 +154,10 @@ def write_tile(
     for result, value in zip(sums, new, strict=True):
         result.add_incoming(zero, before)
         result.add_incoming(value, loop)
-    _store(builder, sums, vectors, c, c_row, accumulate, bias)
+    _finish(builder, sums, vectors, c, c_row, accumulate, bias)
 
 
-def _moved(builder: Any, address: Any, size: int) -> Any:
-    return builder.add(address, ir.Constant(I64, size))
-
-
-def _store(builder: Any, sums: list[Any], vectors: int, c: Any, c_row: Any, accumulate: Any, bias: Any) -> None:
+def _finish(builder: Any, sums: list[Any], vectors: int, c: Any, c_row: Any, accumulate: Any, bias: Any) -> None:
     """Write the sums of a tile: over what is there, added to it, or with a row of ``bias`` (0 for none) added."""
     kind = sums[0].type
     none = ir.Constant(I64, 0)
@@ -158,16 +165,16 @@ def _store(builder: Any, sums: list[Any], vectors: int, c: Any, c_row: Any, accu
     def write(extra: Any) -> None:
         for number, total in enumerate(sums):
             i, j = divmod(number, vectors)
-            place = _moved(builder, builder.add(c, builder.mul(c_row, ir.Constant(I64, i))), VECTOR_BYTES * j)
+            place = moved(builder, moved(builder, c, c_row, i), VECTOR_BYTES, j)
             value = total if extra is None else builder.fadd(total, extra(place, j))
-            builder.store(value, builder.inttoptr(place, kind.as_pointer()), align=4)
+            store(builder, value, place)
 
     with builder.if_else(builder.icmp_signed("!=", accumulate, none)) as (add, overwrite):
         with add:
-            write(lambda place, j: _load(builder, place, kind))
+            write(lambda place, j: load(builder, place, kind))
         with overwrite, builder.if_else(builder.icmp_signed("!=", bias, none)) as (some, plain):
             with some:
-                row = [_load(builder, _moved(builder, bias, VECTOR_BYTES * j), kind) for j in range(vectors)]
+                row = [load(builder, moved(builder, bias, VECTOR_BYTES, j), kind) for j in range(vectors)]
                 write(lambda place, j: row[j])
             with plain:
                 write(None)
@@ -182,38 +189,3 @@ tile = make_tile(ROWS, VECTORS)
 
 #: The same with one vector, for the small products of attention.
 narrow_tile = make_tile(ROWS, 1)
-
-
-@intrinsic
-def transpose_block(typing, like, source, source_row, target, target_row):  # type: ignore[no-untyped-def]
-    """Write a square of ``lanes`` x ``lanes`` elements transposed; addresses and distances in bytes.
-
-    The rows are loaded as vectors. Then, for d = 1, 2, 4, ..., rows i and i + d exchange the elements in which their
-    lanes' numbers differ in that bit: after all bits, element (i, j) is in row j, lane i.
-    """
-    element, size = ELEMENTS[like.dtype]
-    lanes = VECTOR_BYTES // size
-    kind = ir.VectorType(element, lanes)
-
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        _, source, source_row, target, target_row = arguments
-
-        def row(address: Any, distance: Any, i: int) -> Any:
-            return builder.inttoptr(builder.add(address, builder.mul(distance, ir.Constant(I64, i))), kind.as_pointer())
-
-        rows = [builder.load(row(source, source_row, i), align=4) for i in range(lanes)]
-        d = 1
-        while d < lanes:
-            for i in (i for i in range(lanes) if not i & d):
-                low = [lane + lanes - d if lane & d else lane for lane in range(lanes)]
-                high = [lane + lanes if lane & d else lane + d for lane in range(lanes)]
-                rows[i], rows[i + d] = (
-                    builder.shuffle_vector(rows[i], rows[i + d], ir.Constant(ir.VectorType(I32, lanes), picked))
-                    for picked in (low, high)
-                )
-            d *= 2
-        for i in range(lanes):
-            builder.store(rows[i], row(target, target_row, i), align=4)
-        return context.get_dummy_value()
-
-    return types.void(like, *[types.intp] * 4), code

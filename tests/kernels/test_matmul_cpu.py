@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -98,15 +99,25 @@ def test_without_the_instruction_bfloat16_is_still_right() -> None:
     check_all_shapes()
 
 
-def test_bfloat16_rounds_ties_to_even_and_keeps_nan() -> None:
-    one = np.ones((1, 1), np.float32)
-    bits = np.array([0x3F808000, 0x3F818000, 0x3F808001, 0x7F800000, 0x7FC00000, 0x7FFFFFFF, 0x7F800001], np.uint32)
-    rounded = np.array([0x3F80, 0x3F82, 0x3F81, 0x7F80], np.uint32) << 16
-    for kernel in (cpu, reference):
-        with np.errstate(invalid="ignore"):  # a signalling NaN signals
-            found = kernel.matmul(bits.view(np.float32).reshape(-1, 1), one, bfloat16=True)[:, 0]
-        np.testing.assert_array_equal(found[:4].view(np.uint32), rounded)
-        assert np.isnan(found[4:]).all()
+SPECIAL = np.array([0x3F808000, 0x3F818000, 0x3F808001, 0x7F800000, 0x7FC00000, 0x7FFFFFFF, 0x7F800001], np.uint32)
+ROUNDED = np.array([0x3F80, 0x3F82, 0x3F81, 0x7F80], np.uint32) << 16  # ties to even, up, infinity; the others are NaN
+
+
+@pytest.mark.parametrize("kernel", [cpu, reference])
+@pytest.mark.parametrize("size", [7, 128])  # too small for a vector, and whole vectors only
+def test_bfloat16_rounds_ties_to_even_and_keeps_nan(kernel: ModuleType, size: int) -> None:
+    """In every way in which an operand is copied: a and b, as they are and transposed, by vectors and one by one."""
+    x, identity = np.zeros((size, size), np.float32), np.eye(size, dtype=np.float32)
+    np.fill_diagonal(x, SPECIAL[np.arange(size) % 7].view(np.float32))
+    for a, b in ((x, identity), (identity, x)):
+        for transpose_a, transpose_b in itertools.product((False, True), repeat=2):
+            with np.errstate(invalid="ignore"):  # infinity times 0, beside the diagonal; and a signalling NaN signals
+                product = kernel.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b, bfloat16=True)
+            for number, found in enumerate(np.diagonal(product)):
+                if number % 7 < 4:
+                    assert found.view(np.uint32) == ROUNDED[number % 7], (number, transpose_a, transpose_b)
+                else:
+                    assert np.isnan(found), (number, transpose_a, transpose_b)
 
 
 if __name__ == "__main__":
