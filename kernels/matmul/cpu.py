@@ -159,8 +159,7 @@ def _do(
         _copy(a, b, transpose_a, transpose_b, in_place, panels, copied, number)
         return
     tiles = (c.shape[0] + ROWS - 1) // ROWS
-    stretches = (tiles + TILES_PER_TASK - 1) // TILES_PER_TASK
-    p, first = number // stretches, number % stretches * TILES_PER_TASK  # neighbours in number share a panel
+    p, first = number % panels.shape[0], number // panels.shape[0] * TILES_PER_TASK
     last = min(first + TILES_PER_TASK, tiles)
     _multiply(a, c, transpose_a, in_place, accumulate, bias, panels, copied, p, first, last)
 
