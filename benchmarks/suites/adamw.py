@@ -23,7 +23,7 @@ COLUMNS = [
 NAMES = {"minitl": "minitl, clip_grad_norm + AdamW", "torch": "torch, clip_grad_norm_ + fused AdamW"}
 NOTES = [
     f"Traffic is counted as {UPDATE_BYTES} bytes a parameter (read parameter, gradient and both moments; write all but "
-    "the gradient), though clipping reads the gradient once more. Every step clips.",
+    "the gradient), though clipping reads the gradient once more. Every step clips, gradients that were just written.",
     "*of bandwidth*: against the fastest of the plain loops at the top, measured in the same rounds.",
 ]
 STEPS = {"minilm": 4, "bert-base": 1}  # in one measurement
