@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 from numba import prange
 
@@ -70,16 +71,18 @@ def matmul(
     operand = np.dtype(np.uint32) if bfloat16 else a.dtype
     steps = (k + 1) // 2 if bfloat16 else k
     width = VECTORS * VECTOR_BYTES // operand.itemsize
-    tiles = -(-m // ROWS)
-    panels = scratch.take("matmul panels", (-(-n // width), steps, width), operand)
+    tiles, panels = -(-m // ROWS), -(-n // width)
     in_place = not transpose_a and not bfloat16
     # where a is read in place, only the last tile is copied, whose rows may not all exist
     copied = scratch.take("matmul tiles", (1 if in_place else tiles, (steps + APART) * ROWS), operand)
     row = np.empty(0, c.dtype) if bias is None else bias
-    operands = (a, b, c, transpose_a, transpose_b, in_place, accumulate, row, panels, copied)
-    run = _few if m * n * k <= FEW_PRODUCTS else _many
-    run(COPY, len(panels) + -(-len(copied) // (TILES_TOGETHER if transpose_a else 1)), *operands)
-    run(MULTIPLY, len(panels) * -(-tiles // TILES_PER_TASK), *operands)
+    few = m * n * k <= FEW_PRODUCTS
+    threads = 1 if few else numba.config.NUMBA_NUM_THREADS
+    own = scratch.take("matmul panels", (threads, steps, width), operand)
+    held = np.full(threads, -1)
+    operands = (a, b, c, transpose_a, transpose_b, in_place, accumulate, row, own, held, copied)
+    (_few if few or in_place else _many)(COPY, -(-len(copied) // (TILES_TOGETHER if transpose_a else 1)), *operands)
+    (_few if few else _many)(MULTIPLY, panels * -(-tiles // TILES_PER_TASK), *operands)
     return c
 
 
@@ -97,12 +100,12 @@ def column_sums(x: Array) -> Array:
 
 @inner
 def _multiply(
-    a: Any, c: Any, transposed: Any, in_place: Any, accumulate: Any, bias: Any, panels: Any, copied: Any,
+    a: Any, c: Any, transposed: Any, in_place: Any, accumulate: Any, bias: Any, panel: Any, copied: Any,
     p: Any, first: Any, last: Any,
 ) -> None:  # fmt: skip
     """Compute the tiles ``first`` to ``last - 1`` of rows, in the columns of panel ``p``."""
     rows, columns = c.shape
-    steps, width, size = panels.shape[1], panels.shape[2], panels.itemsize
+    steps, width, size = panel.shape[0], panel.shape[1], panel.itemsize
     a_row, a_step = (size, ROWS * size) if transposed else (steps * size, size)
     column = p * width
     width_here = min(width, columns - column)
@@ -112,7 +115,7 @@ def _multiply(
     for begin in range(0, max(steps, 1), BLOCK):  # once without any step, too: c is then 0, or the bias
         block = min(BLOCK, steps - begin)
         add = accumulate or begin > 0
-        b_here = np.int64(panels.ctypes.data) + (p * steps + begin) * width * size
+        b_here = np.int64(panel.ctypes.data) + begin * width * size
         # asked for here and not outside: an array whose last use is its address would be freed there and then
         bias_here = np.int64(bias_row.ctypes.data) if bias.size > 0 and begin == 0 else 0
         for t in range(first, last):
@@ -125,10 +128,10 @@ def _multiply(
             a_here += begin * a_step
             if rows_here == ROWS and width_here == width:
                 c_here, c_row = np.int64(c.ctypes.data) + (row * columns + column) * c.itemsize, columns * c.itemsize
-                tile(panels, a_here, a_row, a_step, b_here, width * size, block, c_here, c_row, int(add), bias_here)
+                tile(panel, a_here, a_row, a_step, b_here, width * size, block, c_here, c_row, int(add), bias_here)
                 continue
             c_here, c_row = np.int64(edge.ctypes.data), width * c.itemsize
-            tile(panels, a_here, a_row, a_step, b_here, width * size, block, c_here, c_row, 0, bias_here)
+            tile(panel, a_here, a_row, a_step, b_here, width * size, block, c_here, c_row, 0, bias_here)
             for i in range(rows_here):
                 for j in range(width_here):
                     before = c[row + i, column + j] if add else c.dtype.type(0)
@@ -136,50 +139,44 @@ def _multiply(
 
 
 @inner
-def _copy(
-    a: Any, b: Any, transpose_a: Any, transpose_b: Any, in_place: Any, panels: Any, copied: Any, number: Any
-) -> None:
-    """Copy panel ``number`` of b, or what comes after the panels: tiles of a."""
-    t = number - panels.shape[0]
-    if t < 0:
-        pack_panel(b, transpose_b, panels[number], number)
-    elif transpose_a:
-        pack_tiles_down(a, copied, t * TILES_TOGETHER)
-    else:
-        pack_tile_across(a, copied[t], (a.shape[0] - 1) // ROWS if in_place else t)
-
-
-@inner
 def _do(
-    job: Any, number: Any, a: Any, b: Any, c: Any, transpose_a: Any, transpose_b: Any, in_place: Any,
-    accumulate: Any, bias: Any, panels: Any, copied: Any,
+    job: Any, number: Any, thread: Any, a: Any, b: Any, c: Any, transpose_a: Any, transpose_b: Any, in_place: Any,
+    accumulate: Any, bias: Any, own: Any, held: Any, copied: Any,
 ) -> None:  # fmt: skip
-    """Do task ``number`` of a job: copy a piece of the operands, or multiply one panel with some tiles of rows."""
-    if job == COPY:
-        _copy(a, b, transpose_a, transpose_b, in_place, panels, copied, number)
-        return
+    """Do task ``number`` of a job: copy some tiles of a, or multiply some of them with one panel."""
     tiles = (c.shape[0] + ROWS - 1) // ROWS
-    p, first = number % panels.shape[0], number // panels.shape[0] * TILES_PER_TASK
+    if job == COPY:
+        if transpose_a:
+            pack_tiles_down(a, copied, number * TILES_TOGETHER)
+        else:
+            pack_tile_across(a, copied[number], tiles - 1 if in_place else number)
+        return
+    stretches = (tiles + TILES_PER_TASK - 1) // TILES_PER_TASK
+    p, first = number // stretches, number % stretches * TILES_PER_TASK  # neighbours in number share a panel
+    if held[thread] != p:
+        pack_panel(b, transpose_b, own[thread], p)
+        held[thread] = p
     last = min(first + TILES_PER_TASK, tiles)
-    _multiply(a, c, transpose_a, in_place, accumulate, bias, panels, copied, p, first, last)
+    _multiply(a, c, transpose_a, in_place, accumulate, bias, own[thread], copied, p, first, last)
 
 
 @compiled
 def _few(
     job: Any, tasks: Any, a: Any, b: Any, c: Any, transpose_a: Any, transpose_b: Any, in_place: Any,
-    accumulate: Any, bias: Any, panels: Any, copied: Any,
+    accumulate: Any, bias: Any, own: Any, held: Any, copied: Any,
 ) -> None:  # fmt: skip
     for number in range(tasks):
-        _do(job, number, a, b, c, transpose_a, transpose_b, in_place, accumulate, bias, panels, copied)
+        _do(job, number, 0, a, b, c, transpose_a, transpose_b, in_place, accumulate, bias, own, held, copied)
 
 
 @parallel
 def _many(
     job: Any, tasks: Any, a: Any, b: Any, c: Any, transpose_a: Any, transpose_b: Any, in_place: Any,
-    accumulate: Any, bias: Any, panels: Any, copied: Any,
+    accumulate: Any, bias: Any, own: Any, held: Any, copied: Any,
 ) -> None:  # fmt: skip
     for number in prange(tasks):
-        _do(job, np.int64(number), a, b, c, transpose_a, transpose_b, in_place, accumulate, bias, panels, copied)
+        task, thread = np.int64(number), np.int64(numba.get_thread_id())
+        _do(job, task, thread, a, b, c, transpose_a, transpose_b, in_place, accumulate, bias, own, held, copied)
 
 
 @inner
