@@ -10,6 +10,7 @@ This is the only file of the project that will import CuPy, and it will do so la
 
 from __future__ import annotations
 
+import functools
 import operator
 import sys
 from types import ModuleType
@@ -142,13 +143,18 @@ def check_shapes(**arguments: tuple[Array | None, str] | int) -> None:
         array, text = argument
         if array is None:
             continue
-        letters = text.split()
+        letters = _letters(text)
         shape = array.shape
         if len(shape) != len(letters):
             raise ValueError(f"{name} must be ({', '.join(letters)}); its shape is {shape}")
         for letter, length in zip(letters, shape, strict=True):
             if lengths.setdefault(letter, length) != length:
                 raise ValueError(_disagreement(arguments, name, letter, lengths[letter]))
+
+
+@functools.cache
+def _letters(text: str) -> list[str]:
+    return text.split()
 
 
 def _disagreement(arguments: dict[str, tuple[Array | None, str] | int], wrong: str, letter: str, expected: int) -> str:

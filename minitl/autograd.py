@@ -12,7 +12,7 @@ its uses have arrived and been added up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
@@ -158,7 +158,7 @@ class Function:
                     output._version = tensor._version
 
     def _record(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
-        saved = [array for array in _saved_arrays(vars(self)) if array_module(array) is self.xp]
+        saved = [array for array in _saved_arrays(vars(self).values()) if array_module(array) is self.xp]
         self.edges = tuple(
             Edge(tensor.creator or tensor, tensor.output_index) if needed else None
             for tensor, needed in zip(inputs, self.needs_gradient, strict=True)
@@ -214,13 +214,15 @@ class Function:
         self.freed = True
 
 
-def _saved_arrays(value: Any) -> Iterator[Array]:
-    """Yield the arrays in ``value``, also those inside lists, tuples and dictionaries."""
-    if is_array(value):
-        yield value
-    elif isinstance(value, list | tuple | dict):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _saved_arrays(item)
+def _saved_arrays(values: Iterable[Any]) -> Iterator[Array]:
+    """Yield the arrays among ``values``, also those inside lists, tuples and dictionaries."""
+    for value in values:
+        if is_array(value):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _saved_arrays(value)
+        elif isinstance(value, dict):
+            yield from _saved_arrays(value.values())
 
 
 def backward(root: Tensor, gradient: Tensor | None = None) -> None:

@@ -7,11 +7,14 @@ registers, one loop over the whole of K. What is left is to feed it.
 
 1. ``b`` is copied into panels of as many columns as a tile has, (K, WIDTH) each, so that a tile reads it from front to
    back. A panel of BERT's is 74 to 600 kB: it stays in the second cache while all rows of ``a`` pass by. The copy reads
-   and writes b once, and every element is then used M times.
+   b once, and every element is then used M times.
 2. ``a`` is read where it is: a tile takes one number from each of its rows, and the next turn the one beside it. Only
-   a transposed ``a`` (in weight gradients), whose neighbours in K lie far apart, is copied into tiles (K, ROWS).
-3. c is cut into tasks, one panel times 16 tiles of rows, which the threads share. A task owns its part of c and K is
-   never shared out, so every element is the same sum in the same order, for any number of threads.
+   a transposed ``a`` (in weight gradients), whose neighbours in K lie far apart, is copied into tiles (K, ROWS) first.
+3. c is cut into tasks, one panel times 16 tiles of rows, which the threads share. Neighbouring tasks have their panel
+   in common. A thread copies a panel when it first needs it, into memory of its own that the next panel overwrites:
+   that memory never leaves its cache. Copying waits for the memory, and multiplying does not: it helps that not all
+   threads copy at once. A task owns its part of c and K is never shared out, so every element is the same sum in the
+   same order, for any number of threads.
 4. A task goes through K in blocks of 128: 25 kB of a panel, which stay in the first cache (or near it) while the 16
    tiles of rows use them. The sums of each block are added to c. That also halves the error: 1,000 numbers added one by
    one into a float32 are rounded 1,000 times, on the way to an ever larger sum.

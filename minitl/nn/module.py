@@ -72,7 +72,10 @@ class Module:
     def _members(self) -> Iterator[tuple[str, Any]]:
         """Yield the attributes, and the items of those that are lists or dictionaries as ``name.0`` or ``name.key``."""
         for name, value in vars(self).items():
-            yield from _items(name, value)
+            if isinstance(value, list | tuple | dict):
+                yield from _items(name, value)
+            else:
+                yield name, value
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yield the modules directly below this one, in the order they were assigned."""
@@ -82,15 +85,16 @@ class Module:
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """Yield (name, module) for this one, called "", and all below it, each once, by its first name."""
-        yield from self._named_modules("", set())
-
-    def _named_modules(self, name: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
-        if id(self) in seen:  # used in two places, or the tree leads back up
-            return
-        seen.add(id(self))
-        yield name, self
-        for child_name, child in self.named_children():
-            yield from child._named_modules(f"{name}.{child_name}" if name else child_name, seen)
+        seen: set[int] = set()
+        to_visit: list[tuple[str, Module]] = [("", self)]
+        while to_visit:
+            name, module = to_visit.pop()
+            if id(module) in seen:  # used in two places, or the tree leads back up
+                continue
+            seen.add(id(module))
+            yield name, module
+            below = [(f"{name}.{child}" if name else child, one) for child, one in module.named_children()]
+            to_visit += reversed(below)
 
     def modules(self) -> Iterator[Module]:
         """Yield this module and all below it, each once."""
