@@ -26,7 +26,8 @@ from minitl.kernels.select import IMPLEMENTATIONS, select
 FILES = {"reference": ("cpu",), "cpu": ("cpu",), "cuda": ("cudasim", "cuda")}
 if os.environ.get("MINITL_KERNELS") == "reference":  # only these are asked for, so only these are tested
     FILES = {"reference": ("cpu",)}
-FOLDERS = [entry.name for entry in pkgutil.iter_modules(minitl.kernels.__path__) if entry.ispkg]
+#: Folders of kernels; the simulator is no kernel, but what kernels of CUDA can run on.
+FOLDERS = [entry.name for entry in pkgutil.iter_modules(minitl.kernels.__path__) if entry.ispkg and entry.name != "cudasim"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""What the tests of the simulator share: the compiled files of ``tests/cudasim/kernels``, and reasons to skip."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+from minitl.kernels.cudasim import BuildError, CompilerNotFound, Module, find_compiler
+
+FILES = Path(__file__).parent / "kernels"
+
+TYPES = ("float", "__half", "__nv_bfloat16")
+#: Names of the kernels that are templates; the others are found in the text.
+TEMPLATES = {
+    "mistakes.cu": [],
+    "pieces.cu": [
+        *(f"convert<{a}, {b}>" for a in TYPES for b in TYPES if "float" in (a, b)),
+        *(f"row_sum_and_maximum<{t}, {n}>" for t in (*TYPES, "double") for n in (32, 96, 1024)),
+        *(f"copy_packs<{t}>" for t in (*TYPES, "double", "unsigned char")),
+        *(f"load_matrices<{t}>" for t in ("false", "true")),
+        *(f"multiply<{t}, {pending}>" for t in TYPES[1:] for pending in (1, 2)),
+    ],
+}
+
+
+def _reason() -> str:
+    try:
+        find_compiler()
+    except CompilerNotFound as error:
+        return str(error)
+    return ""
+
+
+needs_compiler = pytest.mark.skipif(bool(_reason()), reason=_reason())
+
+
+@functools.cache
+def compiled(file: str, *, sanitize: bool = False) -> Module:
+    """A file of ``tests/cudasim/kernels`` with all its kernels."""
+    text = (FILES / file).read_text(encoding="utf-8")
+    plain = re.findall(r'^extern "C" __global__ void (\w+)\(', text, re.MULTILINE)
+    return Module(FILES / file, [*plain, *TEMPLATES[file]], sanitize=sanitize)
+
+
+def sanitized(file: str) -> Module:
+    """The same under the sanitizers; skips where the compiler comes without them."""
+    try:
+        return compiled(file, sanitize=True)
+    except BuildError as error:
+        if re.search(r"lib[act]san|lib(?:clang_rt\.)?ubsan|ziglang", str(error)):
+            pytest.skip(f"no sanitizers here: {str(error).splitlines()[-1]}")
+        raise
+
+
+def line_of(file: str, text: str) -> int:
+    """The line of a file on which the text stands, and only there."""
+    lines = [number for number, line in enumerate((FILES / file).read_text().splitlines(), start=1) if text in line]
+    assert len(lines) == 1, f"{text!r} stands on lines {lines} of {file}"
+    return lines[0]
+
+
+def line_in(file: str, kernel: str, text: str) -> int:
+    """The line of the text's first appearance from the beginning of a kernel on."""
+    lines = (FILES / file).read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(lines) if f" {kernel}(" in line)
+    return next(number for number in range(start, len(lines)) if text in lines[number]) + 1
