@@ -204,3 +204,10 @@ extern "C" __global__ void where_am_i(int* x) {
     own[0] = blockIdx.x, own[1] = blockIdx.y, own[2] = blockIdx.z;
     own[3] = threadIdx.x, own[4] = threadIdx.y, own[5] = threadIdx.z;
 }
+
+extern "C" __global__ void write_both(float* x, float* y) {
+    x[0] = 1.0f;
+    y[1] = 2.0f;
+}
+
+extern "C" __global__ void is_null(const int* x, int* y) { y[0] = x == nullptr; }
