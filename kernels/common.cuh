@@ -1,7 +1,7 @@
 // common.cuh - what all CUDA kernels of minitl share: types, conversions, packs of 16 bytes, reductions, random bits.
 //
-// The same text is compiled by NVRTC for a GPU and by a C++ compiler for the simulator (kernels/cudasim/), which defines
-// CUDASIM and declares CUDA's words before it. No standard headers here: NVRTC has none.
+// The same text is compiled by NVRTC for a GPU and by a C++ compiler for the simulator (kernels/cudasim/), which
+// defines CUDASIM and declares CUDA's words before it. No standard headers here: NVRTC has none.
 #pragma once
 
 #ifndef CUDASIM
@@ -27,9 +27,9 @@ typedef unsigned long long uint64;
 constexpr int WARP_SIZE = 32;
 constexpr uint32 FULL_MASK = 0xffffffffu;  // all lanes of a warp
 
-// ---- conversions -----------------------------------------------------------------------------------------------------
-// Arrays hold float, half, bfloat16 or double. Arithmetic is done in a wider type: float for the first three, double for
-// double. `widen` is exact; `narrow<T>` rounds once, to the nearest, ties to even.
+// ---- conversions ----------------------------------------------------------------------------------------------------
+// Arrays hold float, half, bfloat16 or double. Arithmetic is done in a wider type: float for the first three, double
+// for double. `widen` is exact; `narrow<T>` rounds once, to the nearest, ties to even.
 
 template <class T> struct WideOf {
     typedef float type;
@@ -52,9 +52,10 @@ template <> __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float
     return __float2bfloat16_rn(value);
 }
 
-// ---- packs -----------------------------------------------------------------------------------------------------------
-// A thread moves at most 16 bytes in one instruction, and memory is busiest when all do. A Pack is that many neighbouring
-// elements. Its address must be a multiple of its size: rows whose length is no multiple of N cannot be read this way.
+// ---- packs ----------------------------------------------------------------------------------------------------------
+// A thread moves at most 16 bytes in one instruction, and memory is busiest when all do. A Pack is that many
+// neighbouring elements. Its address must be a multiple of its size: rows whose length is no multiple of N cannot be
+// read this way.
 
 template <class T, int N> struct alignas(sizeof(T) * N) Pack {
     T values[N];
@@ -69,7 +70,7 @@ template <int N, class T> __device__ __forceinline__ void store_pack(T* address,
     *reinterpret_cast<Pack<T, N>*>(address) = pack;
 }
 
-// ---- reductions ------------------------------------------------------------------------------------------------------
+// ---- reductions -----------------------------------------------------------------------------------------------------
 
 struct Sum {
     template <class A> __device__ __forceinline__ A operator()(A a, A b) const { return a + b; }
@@ -91,8 +92,8 @@ __device__ __forceinline__ A warp_reduce(A value, Operation operation) {
     return value;
 }
 
-// Combine one value of each of the block's THREADS threads (a multiple of 32, x counts them); every thread gets the result,
-// with the same bits. All threads of the block must call.
+// Combine one value of each of the block's THREADS threads (a multiple of 32, x counts them); every thread gets the
+// result, with the same bits. All threads of the block must call.
 template <int THREADS, class A, class Operation>
 __device__ __forceinline__ A block_reduce(A value, Operation operation) {
     constexpr int warps = THREADS / WARP_SIZE;
@@ -108,7 +109,7 @@ __device__ __forceinline__ A block_reduce(A value, Operation operation) {
     return warp_reduce(value, operation);  // each warp does the same work: no third barrier to hand the result out
 }
 
-// ---- random bits -----------------------------------------------------------------------------------------------------
+// ---- random bits ----------------------------------------------------------------------------------------------------
 // Philox4x32-10, the same bits as kernels/philox/reference.py, which explains it: the key is the seed, the counter is
 // (block, call), and element i is word i % 4 of block i / 4.
 

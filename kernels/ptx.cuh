@@ -1,10 +1,11 @@
 // ptx.cuh - tensor cores and asynchronous copies: the only file with inline PTX. Needs sm_80.
 //
-// Each wrapper stands beside its twin for the simulator, which follows the layouts of the PTX ISA manual ("Matrix Fragments
-// for mma.m16n8k16", "ldmatrix", "cp.async"). The twins report what the hardware would do something undefined with.
+// Each wrapper stands beside its twin for the simulator, which follows the layouts of the PTX ISA manual ("Matrix
+// Fragments for mma.m16n8k16", "ldmatrix", "cp.async"). The twins report what the hardware would do something undefined
+// with.
 //
-// A matrix that a warp multiplies is spread over the registers of its 32 lanes: its *fragment*. With group = lane / 4 and
-// member = lane % 4, a lane holds of
+// A matrix that a warp multiplies is spread over the registers of its 32 lanes: its *fragment*. With group = lane / 4
+// and member = lane % 4, a lane holds of
 //   a (16 x 16)   register r: row group + 8 (r % 2), columns 2 member + 8 (r / 2) and the one after
 //   b (16 x 8)    register r: rows 2 member + 8 r and the one after, column group
 //   accumulator   value v: row group + 8 (v / 2), column 2 member + v % 2      (16 x 8, float)
@@ -50,8 +51,8 @@ inline void mma_m16n8k16(float (&accumulator)[4], const uint32 (&a)[4], const ui
 }
 
 // Load four 8 x 8 matrices of 16-bit values from shared memory. Lane l brings the address of row l % 8 of matrix l / 8
-// (16 bytes, aligned to 16). Register m of a lane gets two neighbours of matrix m: row lane / 4, columns 2 (lane % 4) and
-// the one after; with `transpose`, those of the transposed matrix.
+// (16 bytes, aligned to 16). Register m of a lane gets two neighbours of matrix m: row lane / 4, columns 2 (lane % 4)
+// and the one after; with `transpose`, those of the transposed matrix.
 template <bool transpose> inline void ldmatrix_x4(uint32 (&registers)[4], const void* row, CUDASIM_HERE) {
     const cudasim::Site site = {file, line, "ldmatrix_x4"};
     if (reinterpret_cast<uintptr_t>(row) % 16) CUDASIM_FAIL(site, "the address of the row is not aligned to 16 bytes");
@@ -114,7 +115,10 @@ template <bool transpose> __device__ __forceinline__ void ldmatrix_x4(uint32 (&r
 __device__ __forceinline__ void copy_async_16(void* destination, const void* source, bool valid) {
     const uint32 address = (uint32)__cvta_generic_to_shared(destination);
     const int bytes_read = valid ? 16 : 0;  // the rest of the 16 are zeros
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source), "r"(bytes_read) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"(address), "l"(source), "r"(bytes_read)
+                 : "memory");
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int pending> __device__ __forceinline__ void copy_async_wait() {

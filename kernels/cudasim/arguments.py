@@ -1,7 +1,7 @@
 """Is this what the kernel takes? Checks before every launch; each message names the kernel, the argument and the fix.
 
-A GPU kernel gets addresses. It does not see an array's dtype, strides or length: a float64 array where it reads floats is
-garbage and no error. CuPy passes on what it is given, so whatever these checks let through behaves there as it does here.
+A GPU kernel gets addresses. It does not see an array's dtype, strides or length: a float64 array where it reads floats
+is garbage and no error. CuPy passes on what it is given: what these checks let through behaves there as it does here.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def check_arguments(kernel: str, parameters: Sequence[Parameter], arguments: Seq
     """Raise unless there is one argument for each parameter, and each is what the kernel takes.
 
     A pointer takes a NumPy array, C-contiguous and aligned, of the very dtype, and writable unless it is a pointer to
-    const; or None, the null pointer. A value takes a NumPy scalar of the very dtype. A bfloat16 is its 16 bits, uint16, or a
-    number of the package ``ml_dtypes``.
+    const; or None, the null pointer. A value takes a NumPy scalar of the very dtype. A bfloat16 is its 16 bits, uint16,
+    or a number of the package ``ml_dtypes``.
 
     Raises:
         TypeError: the number of arguments, the kind of one, or a dtype.
@@ -127,7 +127,9 @@ def _check_array(parameter: Parameter, array: Array | None, where: str) -> None:
             "np.ascontiguousarray(array)"
         )
     if not array.flags.aligned:
-        raise ValueError(f"{where}: the memory does not begin at a multiple of {parameter.size} bytes; pass array.copy()")
+        raise ValueError(
+            f"{where}: the memory does not begin at a multiple of {parameter.size} bytes; pass array.copy()"
+        )
     if not parameter.constant and not array.flags.writeable:
         raise ValueError(f"{where} may be written, and the array is read-only; pass array.copy(), or declare it const")
 
@@ -136,7 +138,7 @@ def _check_value(parameter: Parameter, value: object, where: str) -> None:
     if not isinstance(value, np.generic):
         fix = "" if parameter.dtype == "struct" else f"; pass {parameter.numpy}(...)"
         raise TypeError(
-            f"{where} must be a NumPy scalar, not {type(value).__name__}{fix} (Python's numbers do not say how wide they are)"
+            f"{where} must be a NumPy scalar, not {type(value).__name__}{fix} (Python's numbers have no width)"
         )
     if not parameter.takes(value.dtype):
         fix = f"it has {value.dtype.itemsize} bytes" if parameter.dtype == "struct" else f"pass {parameter.numpy}(...)"
@@ -157,7 +159,9 @@ def check_extent(kernel: str, name: str, extent: Sequence[int], limits: tuple[in
     x, y, z = (*(int(length) for length in extent), 1, 1)[:3]
     for axis, length, limit in zip("xyz", (x, y, z), limits, strict=True):
         if length < 1:
-            raise ValueError(f"{kernel}: {name} {(x, y, z)} is empty; leave the launch out where there is nothing to do")
+            raise ValueError(
+                f"{kernel}: {name} {(x, y, z)} is empty; leave the launch out where there is nothing to do"
+            )
         if length > limit:
             raise ValueError(f"{kernel}: {name}.{axis} is {length}, and CUDA's limit is {limit}")
     return x, y, z
@@ -175,7 +179,11 @@ def check_shape(
     threads = check_extent(kernel, "block", block, BLOCK_LIMITS)
     count = threads[0] * threads[1] * threads[2]
     if count > MAX_THREADS:
-        raise ValueError(f"{kernel}: block {threads} has {count} threads, and CUDA's limit is {MAX_THREADS}; take more blocks")
+        raise ValueError(
+            f"{kernel}: block {threads} has {count} threads, and CUDA's limit is {MAX_THREADS}; take more blocks"
+        )
     if not 0 <= shared_memory <= MAX_SHARED_MEMORY:
-        raise ValueError(f"{kernel}: shared_memory is {shared_memory} bytes; it must be 0 to {MAX_SHARED_MEMORY} (227 KiB)")
+        raise ValueError(
+            f"{kernel}: shared_memory is {shared_memory} bytes; it must be 0 to {MAX_SHARED_MEMORY} (227 KiB)"
+        )
     return blocks, threads

@@ -1,8 +1,8 @@
 """The C++ compiler: which one, how it is called, and the folder that keeps what it has made.
 
-A kernel takes half a second to compile, so results are kept, each under a hash of everything that went into it: the text
-with all our headers, the flags, the compiler's version. Nothing in the folder ever has to be thrown away, and two processes
-that build the same at once both succeed: each writes a file of its own, and renaming is atomic.
+A kernel takes half a second to compile, so results are kept, each under a hash of everything that went into it: the
+text with all our headers, the flags, the compiler's version. Nothing in the folder is ever out of date, and two
+processes that build the same at once both succeed: each writes a file of its own, and renaming is atomic.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ SANITIZE = ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefine
 
 NO_COMPILER = (
     "the CUDA simulator needs a C++ compiler, and none of g++, clang++, c++ is here. Install one (Debian, Ubuntu: "
-    'apt install g++; macOS: xcode-select --install), or one from the Python package index: pip install "minitl[cudasim]". '
-    "A compiler elsewhere is named by the environment variable CXX."
+    "apt install g++; macOS: xcode-select --install), or one from the Python package index: pip install "
+    '"minitl[cudasim]". A compiler elsewhere is named by the environment variable CXX.'
 )
 
 
@@ -85,8 +85,8 @@ def _asked(command: tuple[str, ...]) -> Compiler:
 
 
 def cache_folder() -> Path:
-    """Return the folder for compiled kernels: ``MINITL_CUDASIM_CACHE`` if that is set, else one in the user's cache folder
-    (``XDG_CACHE_HOME`` or ``~/.cache``), else, where that cannot be written, one for temporary files.
+    """Return the folder for compiled kernels: ``MINITL_CUDASIM_CACHE`` if that is set, else one in the user's cache
+    folder (``XDG_CACHE_HOME`` or ``~/.cache``), else, where that cannot be written, one for temporary files.
 
     Raises:
         PermissionError: that last folder belongs to somebody else, whose code would be run.

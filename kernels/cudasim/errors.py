@@ -1,4 +1,7 @@
-"""What can go wrong in the simulator, one class for each kind. Wrong arguments are a ``TypeError`` or ``ValueError``."""
+"""What can go wrong in the simulator, one class for each kind.
+
+Wrong arguments of a launch are a ``TypeError`` or ``ValueError``, as everywhere in the kernels.
+"""
 
 from __future__ import annotations
 

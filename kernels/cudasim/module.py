@@ -42,7 +42,8 @@ class Schedule:
             raise ValueError(f"seed must be 0 to 2^64 - 1, not {self.seed}")
 
 
-_present: ContextVar[Schedule] = ContextVar("minitl_cudasim_schedule", default=Schedule())
+DEFAULT = Schedule()
+_present: ContextVar[Schedule] = ContextVar("minitl_cudasim_schedule", default=DEFAULT)
 
 
 def _changed(order: Order | None, block_order: BlockOrder | None, seed: int | None) -> Schedule:

@@ -15,8 +15,8 @@ def flatten(path: Path | str) -> str:
     """Return the text of a file with our own includes put in their place.
 
     What ``#include "..."`` names is looked for beside the file that says so, then in the folders above it, then beside
-    minitl's own ``common.cuh``; each file is put in once, the first time. ``#include <...>`` stays. ``#line`` lets compilers, debuggers and error messages speak
-    of the files as they are.
+    minitl's own ``common.cuh``; each file is put in once, the first time. ``#include <...>`` stays. ``#line``
+    lets compilers, debuggers and error messages speak of the files as they are.
 
     The text is complete. So a cache that goes by the text (CuPy's, ours) cannot miss an edit of an included file.
 
@@ -44,7 +44,9 @@ def _find(name: str, includer: Path) -> Path:
     for folder in (*includer.parents, KERNELS):
         if (folder / name).is_file():
             return (folder / name).resolve()
-    raise FileNotFoundError(f'{includer} includes "{name}", which is neither beside it nor in a folder above it, nor in {KERNELS}')
+    raise FileNotFoundError(
+        f'{includer} includes "{name}", which is neither beside it nor in a folder above it, nor in {KERNELS}'
+    )
 
 
 def _line(number: int, path: Path) -> str:
@@ -58,7 +60,8 @@ def translation_unit(path: Path | str, instantiations: Sequence[str]) -> str:
     In a namespace without a name, so that shared arrays inside templates are ordinary statics of this library.
     """
     entries = [
-        f'#line 1 "instantiation {name}"\n    cudasim::kernel_entry<&{name}>(),'.replace("\\", "") for name in instantiations
+        f'#line 1 "instantiation {name}"\n    cudasim::kernel_entry<&{name}>(),'.replace("\\", "")
+        for name in instantiations
     ]
     return "\n".join(
         [

@@ -78,19 +78,24 @@ def test_none_is_the_null_pointer() -> None:
         (0, np.zeros(1, ">f4"), TypeError, "(const float*) got an array of >f4; convert it: array.astype(np.float32)"),
         (0, 5, TypeError, "(const float*) must be a NumPy array or None, not int"),
         (0, np.float32(5), TypeError, "(const float*) must be a NumPy array or None, not float32"),
-        (1, np.zeros(1, np.uint16), TypeError, "(__half*) got an array of uint16; convert it: array.astype(np.float16)"),
+        (
+            1,
+            np.zeros(1, np.uint16),
+            TypeError,
+            "(__half*) got an array of uint16; convert it: array.astype(np.float16)",
+        ),
         (
             2,
             np.zeros(1, np.float16),
             TypeError,
-            "(const __nv_bfloat16*) got an array of float16; pass the 16 bits of each element, dtype uint16, or an array "
-            "of ml_dtypes.bfloat16",
+            "(const __nv_bfloat16*) got an array of float16; pass the 16 bits of each element, dtype uint16, or an "
+            "array of ml_dtypes.bfloat16",
         ),
         (
             3,
             4.0,
             TypeError,
-            "(double) must be a NumPy scalar, not float; pass np.float64(...) (Python's numbers do not say how wide they are)",
+            "(double) must be a NumPy scalar, not float; pass np.float64(...) (Python's numbers have no width)",
         ),
         (3, np.float32(4), TypeError, "(double) got float32; pass np.float64(...)"),
         (3, np.zeros(1), TypeError, None),
@@ -100,7 +105,7 @@ def test_none_is_the_null_pointer() -> None:
             5,
             True,
             TypeError,
-            "(bool) must be a NumPy scalar, not bool; pass np.bool_(...) (Python's numbers do not say how wide they are)",
+            "(bool) must be a NumPy scalar, not bool; pass np.bool_(...) (Python's numbers have no width)",
         ),
         (6, np.zeros(2), TypeError, "(const struct of 16 bytes *) got an array of float64; its elements have 8 bytes"),
         (
@@ -137,10 +142,7 @@ def test_wrong_arguments(place: int, value: Any, error: Any, message: str | None
         assert not value.flags.aligned
         message = "(const float*): the memory does not begin at a multiple of 4 bytes; pass array.copy()"
     if message is None:
-        message = (
-            "(double) must be a NumPy scalar, not ndarray; pass np.float64(...) (Python's numbers do not say how wide "
-            "they are)"
-        )
+        message = "(double) must be a NumPy scalar, not ndarray; pass np.float64(...) (Python's numbers have no width)"
     with pytest.raises(error, match=f"^{re.escape(start + message)}$"):
         launch(arguments)
     assert arguments[1] is value or arguments[1][0] == 0, "the kernel has run"
@@ -188,7 +190,10 @@ def test_wrong_sizes(options: Any, error: Any, message: str) -> None:
 
 
 def test_the_largest_sizes_pass() -> None:
-    assert check_shape("kernel", (2**31 - 1, 65535, 65535), (1024,), 232448) == ((2**31 - 1, 65535, 65535), (1024, 1, 1))
+    assert check_shape("kernel", (2**31 - 1, 65535, 65535), (1024,), 232448) == (
+        (2**31 - 1, 65535, 65535),
+        (1024, 1, 1),
+    )
     assert check_shape("kernel", [1], (np.int32(4), 4, 64), 0) == ((1, 1, 1), (4, 4, 64))
 
 
@@ -198,5 +203,7 @@ def test_a_struct_is_passed_by_value_as_a_numpy_record() -> None:
     check_arguments("kernel", [parameter], [record])
     with pytest.raises(TypeError, match=r"^kernel: argument 1 of 1 \(struct of 16 bytes \) got int64; it has 8 bytes$"):
         check_arguments("kernel", [parameter], [np.int64(1)])
-    with pytest.raises(TypeError, match=r"^kernel: argument 1 of 1 \(struct of 16 bytes \) must be a NumPy scalar, not int "):
+    with pytest.raises(
+        TypeError, match=r"^kernel: argument 1 of 1 \(struct of 16 bytes \) must be a NumPy scalar, not int "
+    ):
         check_arguments("kernel", [parameter], [1])

@@ -166,7 +166,9 @@ def test_flatten(tmp_path: Path) -> None:
     below.mkdir()
     (tmp_path / "shared.cuh").write_text("#pragma once\nint shared;\n")
     (below / "own.cuh").write_text('#pragma once\n#include "shared.cuh"\nint own;\n')
-    (below / "kernel.cu").write_text('// first\n#include "own.cuh"\n#include "shared.cuh"\n#include <cuda_fp16.h>\nint last;\n')
+    (below / "kernel.cu").write_text(
+        '// first\n#include "own.cuh"\n#include "shared.cuh"\n#include <cuda_fp16.h>\nint last;\n'
+    )
     flat = cudasim.flatten(below / "kernel.cu")
     assert flat == "\n".join(
         [

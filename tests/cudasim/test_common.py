@@ -37,7 +37,9 @@ def floats() -> np.ndarray:
     """Random bits, each number that is half way between two halves or bfloat16s, and the numbers beside it."""
     generator = np.random.default_rng(0)
     random = generator.integers(0, 2**32, 200_000, dtype=np.uint32)
-    halves = generator.standard_normal(50_000).astype(np.float32) * np.float32(2.0) ** generator.integers(-30, 18, 50_000)
+    halves = generator.standard_normal(50_000).astype(np.float32) * np.float32(2.0) ** generator.integers(
+        -30, 18, 50_000
+    )
     patterns = np.arange(2**16, dtype=np.uint32)
     with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are among them
         below, above = patterns.astype(np.uint16).view(np.float16), (patterns + 1).astype(np.uint16).view(np.float16)

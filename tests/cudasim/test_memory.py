@@ -60,7 +60,7 @@ def test_local_variables_that_overflow_the_stack_are_seen() -> None:
     )
 
 
-# ---- asynchronous copies and ldmatrix ----------------------------------------------------------------------------------
+# ---- asynchronous copies and ldmatrix --------------------------------------------------------------------------------
 
 
 def test_a_copy_that_is_not_waited_for_has_not_landed() -> None:
@@ -80,8 +80,8 @@ def test_aligned_copies_land() -> None:
 def test_unaligned_copies(start: int, end: int, which: str) -> None:
     fails(
         "copy_unaligned",
-        f"pieces.cu:{line_in('pieces.cu', 'copy_unaligned', 'copy_async_16')}: copy_async_16 in thread (0,0,0) of block "
-        f"(0,0,0): the {which} is not aligned to 16 bytes",
+        f"pieces.cu:{line_in('pieces.cu', 'copy_unaligned', 'copy_async_16')}: copy_async_16 in thread (0,0,0) of "
+        f"block (0,0,0): the {which} is not aligned to 16 bytes",
         np.zeros(136, np.float32),
         np.zeros(32, np.float32),
         np.int32(start),
@@ -94,8 +94,8 @@ def test_unaligned_copies(start: int, end: int, which: str) -> None:
 def test_a_copy_to_global_memory() -> None:
     fails(
         "copy_to_global",
-        f"pieces.cu:{line_in('pieces.cu', 'copy_to_global', 'copy_async_16')}: copy_async_16 in thread (0,0,0) of block "
-        "(0,0,0): the destination is not in shared memory",
+        f"pieces.cu:{line_in('pieces.cu', 'copy_to_global', 'copy_async_16')}: copy_async_16 in thread (0,0,0) of "
+        "block (0,0,0): the destination is not in shared memory",
         np.zeros(4, np.float32),
         np.zeros(4, np.float32),
         file="pieces.cu",
@@ -106,8 +106,8 @@ def test_a_copy_to_global_memory() -> None:
 def test_unaligned_ldmatrix() -> None:
     fails(
         "load_matrices<false>",
-        f"pieces.cu:{line_in('pieces.cu', 'load_matrices', 'ldmatrix_x4<transpose>')}: ldmatrix_x4 in thread (0,0,0) of "
-        "block (0,0,0): the address of the row is not aligned to 16 bytes",
+        f"pieces.cu:{line_in('pieces.cu', 'load_matrices', 'ldmatrix_x4<transpose>')}: ldmatrix_x4 in thread (0,0,0) "
+        "of block (0,0,0): the address of the row is not aligned to 16 bytes",
         np.zeros(256, np.uint16),
         np.zeros((32, 4), np.uint32),
         np.int32(1),
@@ -131,7 +131,9 @@ def test_ldmatrix_of_global_memory() -> None:
 
 
 def test_half_a_warp_cannot_multiply() -> None:
-    with pytest.raises(cudasim.KernelError, match=r"mma_m16n8k16 in thread .* the mask 0xffffffff names lane 16, which"):
+    with pytest.raises(
+        cudasim.KernelError, match=r"mma_m16n8k16 in thread .* the mask 0xffffffff names lane 16, which"
+    ):
         run("half_a_warp_multiplies", np.zeros(32, np.float32), file="pieces.cu", block=32, order="descending")
 
 
@@ -195,7 +197,9 @@ def test_a_misaligned_vector() -> None:
 
 def test_the_simulators_own_findings_come_from_there_too() -> None:
     error = found("deadlock", np.zeros(64, np.float32))
-    assert str(error).startswith("deadlock: deadlock in block (0,0,0): 64 of 64 threads wait for others that never come: ")
+    assert str(error).startswith(
+        "deadlock: deadlock in block (0,0,0): 64 of 64 threads wait for others that never come: "
+    )
     assert error.report == ""
 
 
@@ -204,5 +208,7 @@ def test_one_array_twice_is_one_array_there_too() -> None:
     kernel = sanitized("mistakes.cu").kernel("write_both")
     kernel((1,), (1,), (x, x))
     np.testing.assert_array_equal(x, [1, 2, 0, 0])
-    with pytest.raises(ValueError, match=r"^sanitize=True gives every array memory of its own, and two of these arrays ov"):
+    with pytest.raises(
+        ValueError, match=r"^sanitize=True gives every array memory of its own, and two of these arrays ov"
+    ):
         kernel((1,), (1,), (x, x[1:]))

@@ -49,7 +49,10 @@ def test_matrix_product(kind: str, order: Any) -> None:
 
 def test_a_product_of_fractions() -> None:
     generator = np.random.default_rng(0)
-    a, b = generator.standard_normal((16, 64)).astype(np.float16), generator.standard_normal((64, 16)).astype(np.float16)
+    a, b = (
+        generator.standard_normal((16, 64)).astype(np.float16),
+        generator.standard_normal((64, 16)).astype(np.float16),
+    )
     c = np.zeros((16, 16), np.float32)
     compiled("pieces.cu").kernel("multiply<__half, 1>")((1, 1), (32,), (a, b, c, np.int32(64), np.int32(16)))
     exact = a.astype(np.float64) @ b.astype(np.float64)

@@ -98,10 +98,11 @@ def test_wrong_schedules(options: Any, message: str) -> None:
 
 
 def test_divergent_barrier() -> None:
+    line = line_in("mistakes.cu", "divergent_barrier", "__syncthreads")
     fails(
         "divergent_barrier",
-        f"{at('divergent_barrier', '__syncthreads')}: __syncthreads in thread (1,0,0) of block (0,0,0): divergent barrier: "
-        f"thread (0,0,0) waits at mistakes.cu:{line_in('mistakes.cu', 'divergent_barrier', '__syncthreads') + 2} __syncthreads",
+        f"mistakes.cu:{line}: __syncthreads in thread (1,0,0) of block (0,0,0): divergent barrier: thread (0,0,0) "
+        f"waits at mistakes.cu:{line + 2} __syncthreads",
         np.zeros(64, np.float32),
     )
 
@@ -142,8 +143,8 @@ def test_a_block_that_spins_for_a_later_block_is_no_hang() -> None:
     fails(
         "spin_for_a_later_block",
         f"mistakes.cu:{line}: atomicAdd in thread (0,0,0) of block (0,0,0): livelock: threads of this block go on with "
-        "atomic operations, and none gets any further (blocks run one after another, so a block must not wait for a later "
-        "one)",
+        "atomic operations, and none gets any further (blocks run one after another, so a block must not wait for a "
+        "later one)",
         np.zeros(1, np.int32),
         grid=2,
     )
@@ -166,15 +167,15 @@ def test_a_thread_may_spin_for_a_later_thread(order: Any, seed: int) -> None:
             "shuffle_after_exit",
             "__shfl_xor_sync",
             8,
-            "__shfl_xor_sync in thread (8,0,0) of block (0,0,0): the mask 0xffffffff names lane 0, which has finished or "
-            "was never there",
+            "__shfl_xor_sync in thread (8,0,0) of block (0,0,0): the mask 0xffffffff names lane 0, which has finished "
+            "or was never there",
         ),
         (
             "exit_before_shuffle",
             "__shfl_down_sync",
             31,
-            "__shfl_down_sync in thread (31,0,0) of block (0,0,0): the mask 0xffffffff names lane 31, which has finished "
-            "or was never there",
+            "__shfl_down_sync in thread (31,0,0) of block (0,0,0): the mask 0xffffffff names lane 31, which has "
+            "finished or was never there",
         ),
         (
             "mask_without_caller",
@@ -206,8 +207,8 @@ def test_lanes_of_one_mask_that_do_different_things() -> None:
     name = "operations_that_differ"
     fails(
         name,
-        f"{at(name, '__any_sync')}: __any_sync in thread (16,0,0) of block (0,0,0): other lanes of the mask 0xffffffff wait "
-        f"at {at(name, '__shfl_xor_sync')} __shfl_xor_sync",
+        f"{at(name, '__any_sync')}: __any_sync in thread (16,0,0) of block (0,0,0): other lanes of the mask 0xffffffff "
+        f"wait at {at(name, '__shfl_xor_sync')} __shfl_xor_sync",
         np.zeros(32, np.int32),
     )
 

@@ -49,7 +49,9 @@ def test_the_order_of_arrivals(watched: cudasim.Module, order: Any, arrivals: li
 def test_the_random_order_is_in_the_trace(watched: cudasim.Module) -> None:
     arrivals = {
         tuple(
-            cudasim.trace(watched.kernel("phases"), (1,), (4,), (np.arange(4, dtype=np.int32),), order="random", seed=seed)
+            cudasim.trace(
+                watched.kernel("phases"), (1,), (4,), (np.arange(4, dtype=np.int32),), order="random", seed=seed
+            )
             .barriers[0]
             .threads
         )

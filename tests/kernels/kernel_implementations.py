@@ -27,7 +27,9 @@ FILES = {"reference": ("cpu",), "cpu": ("cpu",), "cuda": ("cudasim", "cuda")}
 if os.environ.get("MINITL_KERNELS") == "reference":  # only these are asked for, so only these are tested
     FILES = {"reference": ("cpu",)}
 #: Folders of kernels; the simulator is no kernel, but what kernels of CUDA can run on.
-FOLDERS = [entry.name for entry in pkgutil.iter_modules(minitl.kernels.__path__) if entry.ispkg and entry.name != "cudasim"]
+FOLDERS = [
+    entry.name for entry in pkgutil.iter_modules(minitl.kernels.__path__) if entry.ispkg and entry.name != "cudasim"
+]
 
 
 @dataclass(frozen=True)

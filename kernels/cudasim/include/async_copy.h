@@ -1,8 +1,8 @@
 // async_copy.h - copies from global to shared memory that go on while the thread computes (cp.async, since Ampere).
 //
-// On a GPU a copy lands some time after it was asked for, and a kernel that reads too early often gets the right bytes by
-// luck. Here it lands at the last moment that is allowed: when the thread waits for its group. A missing wait then reads what
-// was there before, which in a fresh block is NaN.
+// On a GPU a copy lands some time after it was asked for, and a kernel that reads too early often gets the right bytes
+// by luck. Here it lands at the last moment that is allowed: when the thread waits for its group. A missing wait then
+// reads what was there before, which in a fresh block is NaN.
 #pragma once
 
 namespace cudasim {
@@ -30,7 +30,8 @@ static void copy_later(void* destination, const void* source, size_t bytes, cons
     if (!is_shared(destination)) CUDASIM_FAIL(site, "the destination is not in shared memory");
     if (reinterpret_cast<uintptr_t>(destination) % bytes)
         CUDASIM_FAIL(site, "the destination is not aligned to %zu bytes", bytes);
-    if (reinterpret_cast<uintptr_t>(source) % bytes) CUDASIM_FAIL(site, "the source is not aligned to %zu bytes", bytes);
+    if (reinterpret_cast<uintptr_t>(source) % bytes)
+        CUDASIM_FAIL(site, "the source is not aligned to %zu bytes", bytes);
     AsyncQueue& queue = async_queues[current->index];
     queue.copies.push_back({destination, source, bytes, queue.group});
 }

@@ -1,7 +1,8 @@
-// atomics.h - read, change and write back without anybody in between. Fibers are not interrupted, so plain code is atomic.
+// atomics.h - read, change and write back without anybody in between. Fibers are not interrupted, so plain code is
+// atomic.
 //
-// What a GPU does not promise is the order: floats that atomicAdd sums up may be added in any, and their last bits differ
-// from run to run. Run such a kernel in other thread and block orders to see it.
+// What a GPU does not promise is the order: floats that atomicAdd sums up may be added in any, and their last bits
+// differ from run to run. Run such a kernel in other thread and block orders to see it.
 #pragma once
 
 namespace cudasim {

@@ -1,7 +1,7 @@
 // barriers.h - __syncthreads: nobody goes on before everybody is here.
 //
-// CUDA asks that all threads of the block reach the same __syncthreads. Threads that have finished are not waited for. If
-// two threads wait at barriers in different lines, a GPU may hang or go on with garbage; here it is an error.
+// CUDA asks that all threads of the block reach the same __syncthreads. Threads that have finished are not waited for.
+// If two threads wait at barriers in different lines, a GPU may hang or go on with garbage; here it is an error.
 #pragma once
 
 namespace cudasim {

@@ -1,15 +1,17 @@
 // context_switch.h - how one fiber stops and another continues.
 //
 // A function that calls another expects to find some registers unchanged when the call returns (the platform's calling
-// convention names them), and to find its own stack. So a switch is a function call that pushes those registers onto the
-// present stack, notes where that stack ends, goes over to another stack and pops the registers that were pushed there when
-// that fiber stopped. Its `return` then lands where the other fiber had called. A barrier costs about 20 nanoseconds a
-// thread this way; with the C library's swapcontext, which makes a system call each time, it would be over 250.
+// convention names them), and to find its own stack. So a switch is a function call that pushes those registers onto
+// the present stack, notes where that stack ends, goes over to another stack and pops the registers that were pushed
+// there when that fiber stopped. Its `return` then lands where the other fiber had called. A barrier costs about 20
+// nanoseconds a thread this way; with the C library's swapcontext, which makes a system call each time, it would be
+// over 250.
 #pragma once
 
 // Mach-O (macOS) puts an underscore before names of C, ELF (Linux) does not.
 #ifdef __APPLE__
-#define CUDASIM_FUNCTION ".text\n.private_extern _cudasim_switch\n.globl _cudasim_switch\n.p2align 4\n_cudasim_switch:\n"
+#define CUDASIM_FUNCTION                                                                                               \
+    ".text\n.private_extern _cudasim_switch\n.globl _cudasim_switch\n.p2align 4\n_cudasim_switch:\n"
 #else
 #define CUDASIM_FUNCTION ".text\n.globl cudasim_switch\n.hidden cudasim_switch\n.p2align 4\ncudasim_switch:\n"
 #endif
@@ -27,8 +29,9 @@ __asm__(CUDASIM_FUNCTION
         "ret\n");
 
 namespace cudasim {
-// Fill a fresh stack so that the first switch to it "returns" into `entry`; return where it ends. A called function finds
-// its stack 8 bytes off a multiple of 16, for the call has pushed an address: hence the three words left free on top.
+// Fill a fresh stack so that the first switch to it "returns" into `entry`; return where it ends. A called function
+// finds its stack 8 bytes off a multiple of 16, for the call has pushed an address: hence the three words left free on
+// top.
 static void* prepare_stack(char* stack, size_t bytes, void (*entry)()) {
     void** top = reinterpret_cast<void**>(stack + bytes) - 3;
     *--top = reinterpret_cast<void*>(entry);

@@ -1,9 +1,10 @@
 // cudasim.h - run CUDA C++ kernels on the CPU. Include this, and the text of a kernel compiles as ordinary C++.
 //
-// A GPU runs the threads of a block side by side. Here every thread is a *fiber*, a function call with a stack of its own,
-// and one CPU thread runs them all in turn: a fiber runs until it must wait for others, at a barrier or in a shuffle, and
-// then the scheduler goes on with the next. Nothing else ever interrupts a fiber. That makes runs repeatable, and the
-// scheduler, which knows what each fiber waits for, can say what is wrong where a GPU would hang or read garbage.
+// A GPU runs the threads of a block side by side. Here every thread is a *fiber*, a function call with a stack of its
+// own, and one CPU thread runs them all in turn: a fiber runs until it must wait for others, at a barrier or in a
+// shuffle, and then the scheduler goes on with the next. Nothing else ever interrupts a fiber. That makes runs
+// repeatable, and the scheduler, which knows what each fiber waits for, can say what is wrong where a GPU would hang or
+// read garbage.
 //
 // Read the files in this order; each is one idea.
 //

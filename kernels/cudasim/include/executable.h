@@ -1,8 +1,8 @@
 // executable.h - kernels as a program of their own, for sanitize=True in Python.
 //
-// The address sanitizer replaces malloc and must be in a process from its start, and an error it finds ends the process. So
-// each launch is a process. Python writes the launch to a file; the program gives every array memory of exactly its size, so
-// that one byte too far is seen, runs the kernel and writes the arrays back.
+// The address sanitizer replaces malloc and must be in a process from its start, and an error it finds ends the
+// process. So each launch is a process. Python writes the launch to a file; the program gives every array memory of
+// exactly its size, so that one byte too far is seen, runs the kernel and writes the arrays back.
 //
 //   program --describe          print the parameters of all kernels, an empty line after each
 //   program <launch> <arrays>   run; exit code 0, or 3 with the simulator's message on stderr
@@ -67,7 +67,8 @@ static int run_program(const char* input_path, const char* output_path, const Ke
     }
     FILE* output = fopen(output_path, "wb");
     must(output != nullptr, "cannot open the file for the arrays");
-    for (const auto& [memory, bytes] : arrays) must(fwrite(memory, 1, bytes, output) == bytes, "cannot write the arrays");
+    for (const auto& [memory, bytes] : arrays)
+        must(fwrite(memory, 1, bytes, output) == bytes, "cannot write the arrays");
     must(fclose(output) == 0, "cannot write the arrays");
     return 0;
 }

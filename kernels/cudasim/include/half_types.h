@@ -30,10 +30,10 @@ static uint16_t float_to_half_bits(float value) {
     uint32_t bits = same_bits<uint32_t>(value);
     const uint16_t sign = uint16_t(bits >> 16 & 0x8000);
     bits &= 0x7fffffff;
-    if (bits > 0x7f800000) return 0x7fff;                      // NaN: CUDA has this one
-    if (bits >= 0x477ff000) return uint16_t(sign | 0x7c00);    // from 65520, half way to the number after 65504: infinity
-    if (bits < 0x38800000) {                                   // below 2^-14: subnormal, a multiple of 2^-24
-        const float shifted = same_bits<float>(bits) + 0.5f;   // floats beside 0.5 are 2^-24 apart: the sum rounds for us
+    if (bits > 0x7f800000) return 0x7fff;                     // NaN: CUDA has this one
+    if (bits >= 0x477ff000) return uint16_t(sign | 0x7c00);   // 65520, half way to the number after 65504: infinity
+    if (bits < 0x38800000) {                                  // below 2^-14: subnormal, a multiple of 2^-24
+        const float shifted = same_bits<float>(bits) + 0.5f;  // floats beside 0.5 are 2^-24 apart: the sum rounds
         return uint16_t(sign | (same_bits<uint32_t>(shifted) - 0x3f000000));
     }
     const uint32_t to_even = bits >> 13 & 1;
@@ -76,7 +76,9 @@ inline __nv_bfloat16 __float2bfloat16(float value) { return __float2bfloat16_rn(
 
 inline __half2 __floats2half2_rn(float x, float y) { return {__float2half_rn(x), __float2half_rn(y)}; }
 inline float2 __half22float2(__half2 pair) { return {__half2float(pair.x), __half2float(pair.y)}; }
-inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)}; }
+inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
+    return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
+}
 inline float2 __bfloat1622float2(__nv_bfloat162 pair) { return {__bfloat162float(pair.x), __bfloat162float(pair.y)}; }
 
 inline uint16_t __half_as_ushort(__half value) { return value.bits; }

@@ -1,7 +1,7 @@
 // intrinsics.h - small functions that CUDA has and C++ has not.
 //
-// The fast functions (__expf, __logf, __fdividef) are as exact here as the plain ones; a GPU's are not. Some are macros,
-// because the C library declares functions of these names for itself.
+// The fast functions (__expf, __logf, __fdividef) are as exact here as the plain ones; a GPU's are not. Some are
+// macros, because the C library declares functions of these names for itself.
 #pragma once
 
 #define __expf(x) expf(x)
@@ -42,13 +42,16 @@ inline unsigned __brev(unsigned bits) {
 }
 
 // CUDA's min and max for integers, also of two types; floats have fminf and fmaxf, which skip NaN.
+namespace cudasim {
 template <class A, class B>
-inline std::enable_if_t<std::is_integral<A>::value && std::is_integral<B>::value, std::common_type_t<A, B>> min(A a, B b) {
+using CommonInteger =
+    std::enable_if_t<std::is_integral<A>::value && std::is_integral<B>::value, std::common_type_t<A, B>>;
+}
+template <class A, class B> inline cudasim::CommonInteger<A, B> min(A a, B b) {
     using C = std::common_type_t<A, B>;
     return C(a) < C(b) ? C(a) : C(b);
 }
-template <class A, class B>
-inline std::enable_if_t<std::is_integral<A>::value && std::is_integral<B>::value, std::common_type_t<A, B>> max(A a, B b) {
+template <class A, class B> inline cudasim::CommonInteger<A, B> max(A a, B b) {
     using C = std::common_type_t<A, B>;
     return C(a) < C(b) ? C(b) : C(a);
 }

@@ -75,8 +75,8 @@ template <class T> static size_t type_bytes() {
     else return sizeof(T);
 }
 
-// One parameter in the language of kernels/cudasim/arguments.py: "pointer float32 4", "constant pointer int32 4" (what it
-// points to may not be written) or "value uint64 8".
+// One parameter in the language of kernels/cudasim/arguments.py: "pointer float32 4", "constant pointer int32 4" (what
+// it points to may not be written) or "value uint64 8".
 template <class P> static void describe(char* text, size_t size) {
     using T = std::remove_cv_t<std::remove_pointer_t<P>>;
     const char* kind = !std::is_pointer<P>::value                                ? "value"

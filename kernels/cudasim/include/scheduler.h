@@ -1,7 +1,7 @@
 // scheduler.h - the fibers of the block that is running: which one goes next, how it waits, how all of them stop.
 //
-// A fiber that waits names a counter and the value it has seen; it may go on once the counter has another value. A barrier
-// is then one counter, and "nobody can run, but not all are done" is a deadlock, found at once.
+// A fiber that waits names a counter and the value it has seen; it may go on once the counter has another value. A
+// barrier is then one counter, and "nobody can run, but not all are done" is a deadlock, found at once.
 #pragma once
 #include <sys/mman.h>
 
@@ -132,7 +132,8 @@ static Fiber* next_runnable() {
         for (unsigned j = i; j < thread_count; ++j) {
             const Fiber& other = fibers[j];
             if (!other.started || other.done || other.site.line != first.site.line) continue;
-            if (strcmp(other.site.file, first.site.file) || strcmp(other.site.operation, first.site.operation)) continue;
+            if (strcmp(other.site.operation, first.site.operation) || strcmp(other.site.file, first.site.file))
+                continue;
             told[j] = true;
             ++together;
         }
@@ -172,8 +173,8 @@ static void wait_for(const unsigned* counter, const Site& site) {
 }
 
 // Called by every atomic operation. A thread that repeats them may be waiting for another thread to write something (a
-// spin lock), and fibers are not interrupted: so after some of them it gives the others a turn. If turns go round and round
-// and nobody reaches a barrier or the end, all are waiting.
+// spin lock), and fibers are not interrupted: so after some of them it gives the others a turn. If turns go round and
+// round and nobody reaches a barrier or the end, all are waiting.
 static void spin(const Site& site) {
     constexpr unsigned patience = 256, rounds = 1 << 18;
     Fiber* self = current;
@@ -188,8 +189,8 @@ static void spin(const Site& site) {
 static void leave_block_barrier();  // barriers.h: a thread has finished; perhaps the others wait only for it
 static void leave_warp();           // warps.h: likewise
 
-// What a fiber does: run the kernel as one thread, then hand over. A thread that has not started takes over the very stack
-// that became free, so threads that never wait run like a plain loop, on one stack that stays in the cache.
+// What a fiber does: run the kernel as one thread, then hand over. A thread that has not started takes over the very
+// stack that became free, so threads that never wait run like a plain loop, on one stack that stays in the cache.
 static void fiber_main() {
     static void* never_again;
     for (;;) {

@@ -1,9 +1,9 @@
 // shared_memory.h - memory that the threads of a block share, filled with NaN before each block.
 //
 // One block runs at a time, so a static variable *is* the memory that its threads share. On a GPU it holds whatever the
-// block before has left there. Here every byte is 0xff when a block begins: a float, double, half or bfloat16 of such bytes
-// is NaN, an integer -1, and a kernel that reads what nobody has written shows it. To reach all arrays without a word in
-// the kernels, the linker gathers them in one section of the library and gives us its first and last address.
+// block before has left there. Here every byte is 0xff when a block begins: a float, double, half or bfloat16 of such
+// bytes is NaN, an integer -1, and a kernel that reads what nobody has written shows it. To reach all arrays without a
+// word in the kernels, the linker gathers them in one section of the library and gives us its first and last address.
 #pragma once
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -14,8 +14,8 @@
 #endif
 #endif
 
-// The address sanitizer leaves variables in sections of one's own alone. Under it they are plain statics, without poison:
-// that build is for finding accesses out of bounds.
+// The address sanitizer leaves variables in sections of one's own alone. Under it they are plain statics, without
+// poison: that build is for finding accesses out of bounds.
 #ifdef CUDASIM_ADDRESS_SANITIZER
 #define __shared__ static
 #elif defined(__APPLE__)
@@ -90,5 +90,6 @@ static void check_guard() {
 
 }  // namespace cudasim
 
-// Shared memory whose size the launch says: DYNAMIC_SHARED(float, row). On a GPU: extern __shared__ (kernels/common.cuh).
+// Shared memory whose size the launch says: DYNAMIC_SHARED(float, row). On a GPU: extern __shared__
+// (kernels/common.cuh).
 #define DYNAMIC_SHARED(type, name) type* const name = reinterpret_cast<type*>(cudasim::dynamic_shared)

@@ -1,8 +1,8 @@
 // trace.h - the diary of one block, for people who want to see what a kernel does (trace() in Python).
 //
-// A kernel's author writes WATCH("running maximum", maximum) where a value is worth seeing; on a GPU that is nothing. When
-// the chosen block runs, the diary takes down every watched value and every arrival at a barrier, in the order in which
-// they happen. Python makes a page of it.
+// A kernel's author writes WATCH("running maximum", maximum) where a value is worth seeing; on a GPU that is nothing.
+// When the chosen block runs, the diary takes down every watched value and every arrival at a barrier, in the order in
+// which they happen. Python makes a page of it.
 #pragma once
 
 namespace cudasim {

@@ -2,13 +2,14 @@
 //
 // All of it is one thing, a *meeting*: each lane that the mask names puts a value on the table, waits for the rest, and
 // reads what the others have put there. A shuffle reads one value, a vote one bit of each, a matrix instruction all.
-// Meetings of different lanes may be open at once (half a warp here, half a warp there), and a fast lane may open the next
-// while a slow one still reads; hence a few tables for each warp, free again when the last lane has read.
+// Meetings of different lanes may be open at once (half a warp here, half a warp there), and a fast lane may open the
+// next while a slow one still reads; hence a few tables for each warp, free again when the last lane has read.
 //
-// Where CUDA leaves the result undefined, this reports: a mask without the calling lane, operations that differ among the
-// lanes that meet, a value read from a lane that is not there. (Lanes whose masks differ never meet: a deadlock.) Shuffles are held to a stricter rule: all lanes that
-// the mask names must take part, also those whose value nobody reads. __syncwarp and votes do not wait for lanes that have
-// finished, or that a block of, say, 40 threads does not have.
+// Where CUDA leaves the result undefined, this reports: a mask without the calling lane, operations that differ among
+// the lanes that meet, a value read from a lane that is not there. (Lanes whose masks differ never meet: a deadlock.)
+// Shuffles are held to a stricter rule: all lanes that the mask names must take part, also those whose value nobody
+// reads. __syncwarp and votes do not wait for lanes that have finished, or that a block of, say, 40 threads does not
+// have.
 #pragma once
 
 namespace cudasim {
@@ -60,8 +61,8 @@ static void absent_lanes(const Site& site, unsigned mask, unsigned absent) {
                  __builtin_ctz(absent));
 }
 
-// The present lane puts `bytes` at `value` on the table and waits for all that `mask` names. Whoever calls this reads what
-// it needs from the meeting and then leaves it.
+// The present lane puts `bytes` at `value` on the table and waits for all that `mask` names. Whoever calls this reads
+// what it needs from the meeting and then leaves it.
 static Meeting& meet(unsigned mask, const void* value, size_t bytes, bool all_or_none, const Site& site) {
     Warp& own = warps[warp()];
     const unsigned self = 1u << lane();
@@ -145,7 +146,8 @@ inline void __syncwarp(unsigned mask = cudasim::full_mask, CUDASIM_HERE) {
 // `width` cuts the warp into segments of that many lanes; no shuffle reaches over the edge of one.
 template <class T> inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, CUDASIM_HERE) {
     const unsigned segment = cudasim::lane() & ~unsigned(width - 1);
-    return cudasim::exchange(mask, value, segment | (unsigned(source) & unsigned(width - 1)), {file, line, "__shfl_sync"});
+    const unsigned from = segment | (unsigned(source) & unsigned(width - 1));
+    return cudasim::exchange(mask, value, from, {file, line, "__shfl_sync"});
 }
 template <class T> inline T __shfl_xor_sync(unsigned mask, T value, int lane_bits, int width = 32, CUDASIM_HERE) {
     const unsigned lane = cudasim::lane(), source = lane ^ unsigned(lane_bits);

@@ -18,7 +18,8 @@ extern "C" __global__ void random_words(uint32* words, uint64 seed, uint64 call,
 // ---- reductions: one block for each row of x (rows, columns) --------------------------------------------------------
 
 template <class T, int THREADS>
-__global__ void __launch_bounds__(THREADS) row_sum_and_maximum(const T* x, Wide<T>* sums, Wide<T>* maxima, int columns) {
+__global__ void __launch_bounds__(THREADS)
+row_sum_and_maximum(const T* x, Wide<T>* sums, Wide<T>* maxima, int columns) {
     const T* row = x + (size_t)blockIdx.x * columns;
     Wide<T> sum = 0, maximum = -INFINITY;
     for (int column = threadIdx.x; column < columns; column += THREADS) {
@@ -34,7 +35,7 @@ __global__ void __launch_bounds__(THREADS) row_sum_and_maximum(const T* x, Wide<
     }
 }
 
-// ---- packs: y = x, 16 bytes at a time; n is a multiple of the pack's length ------------------------------------------
+// ---- packs: y = x, 16 bytes at a time; n is a multiple of the pack's length -----------------------------------------
 
 template <class T> __global__ void copy_packs(const T* x, T* y, int n) {
     constexpr int length = PACK_LENGTH<T>;
@@ -42,7 +43,7 @@ template <class T> __global__ void copy_packs(const T* x, T* y, int n) {
     if (i < n) store_pack(y + i, load_pack<length>(x + i));
 }
 
-// ---- ldmatrix: x holds four 8 x 8 matrices; registers (32, 4) --------------------------------------------------------
+// ---- ldmatrix: x holds four 8 x 8 matrices; registers (32, 4) -------------------------------------------------------
 
 template <bool transpose> __global__ void load_matrices(const unsigned short* x, uint32* registers, int offset) {
     __shared__ __align__(16) unsigned short matrices[256 + 8];
@@ -67,9 +68,9 @@ extern "C" __global__ void half_a_warp_multiplies(float* x) {
     x[threadIdx.x] = accumulator[0];
 }
 
-// ---- c = a b with tensor cores: a (rows, depth), b (depth, columns), c (rows, columns) float, all multiples of 16 -----
-// One warp makes one 16 x 16 tile of c. Tiles of a and b are copied to shared memory one step ahead of the arithmetic. Rows
-// there are 24 long, 48 bytes, so that the eight rows of an 8 x 8 matrix lie in different banks.
+// ---- c = a b with tensor cores: a (rows, depth), b (depth, columns), c (rows, columns) float, all multiples of 16 ---
+// One warp makes one 16 x 16 tile of c. Tiles of a and b are copied to shared memory one step ahead of the arithmetic.
+// Rows there are 24 long, 48 bytes, so that the eight rows of an 8 x 8 matrix lie in different banks.
 
 template <class T, int pending>
 __global__ void __launch_bounds__(WARP_SIZE) multiply(const T* a, const T* b, float* c, int depth, int columns) {
@@ -107,7 +108,7 @@ __global__ void __launch_bounds__(WARP_SIZE) multiply(const T* a, const T* b, fl
     }
 }
 
-// ---- copies of 16 bytes with mistakes ---------------------------------------------------------------------------------
+// ---- copies of 16 bytes with mistakes -------------------------------------------------------------------------------
 
 extern "C" __global__ void copy_without_wait(const float* x, float* y) {
     __shared__ __align__(16) float row[128];
