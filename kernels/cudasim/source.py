@@ -57,7 +57,8 @@ def _line(number: int, path: Path) -> str:
 def translation_unit(path: Path | str, instantiations: Sequence[str]) -> str:
     """Return C++ text that includes the simulator, the kernels of a file and a table of those that are wanted.
 
-    In a namespace without a name, so that shared arrays inside templates are ordinary statics of this library.
+    The kernels stand in a namespace without a name, so that what they define belongs to this library alone. (A loader
+    would make one of two static variables of the same template in two libraries.)
     """
     entries = [
         f'#line 1 "instantiation {name}"\n    cudasim::kernel_entry<&{name}>(),'.replace("\\", "")

@@ -18,6 +18,7 @@ from minitl.kernels.cudasim.module import BlockOrder, Kernel, Order, Schedule, _
 ARRIVED, RELEASED, FINISHED, WATCHED_INTEGER, WATCHED_REAL = range(5)  # EventKind in include/trace.h
 WARP = 32
 WIDTH = 100  # columns of a printed trace
+TOGETHER = "\N{NO-BREAK SPACE}"  # where no line may end
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Trace:
         block_index: which block (x, y, z).
         thread_count: how many threads it has.
         schedule: in which order they ran.
-        steps: barriers and watched values, in the order in which they began.
+        steps: watched values and barriers, a barrier where its last thread came; at the end those that never were complete.
     """
 
     kernel: str
@@ -71,7 +72,7 @@ class Trace:
 
     @property
     def barriers(self) -> list[Barrier]:
-        """Barriers, shuffles and votes, in the order in which their first thread came."""
+        """Barriers, shuffles and votes, in the order in which they were complete."""
         return [step for step in self.steps if isinstance(step, Barrier)]
 
     def values(self, name: str) -> dict[int, list[int | float]]:
@@ -97,7 +98,7 @@ class Trace:
         for place, name, text in rows:
             start = f"{place:<{places}}  {name:<{names}}  "
             lines += textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=" " * len(start)) or [start]
-        return "\n".join(lines)
+        return "\n".join(lines).replace(TOGETHER, " ")
 
     def _rows(self) -> list[tuple[str, str, str]]:
         """Place, name and text of each printed line: one for all threads, from one barrier of the block to the next."""
@@ -139,7 +140,7 @@ def _text(steps: Sequence[Barrier | Watched], thread_count: int) -> str:
                 groups[-1][0].append(thread)
             else:
                 groups.append(([thread], values[thread]))
-        return "  ".join(f"{_ranges(threads)}: {shown}".replace(" ", "\N{NO-BREAK SPACE}") for threads, shown in groups)
+        return "  ".join(f"{_ranges(threads)}: {shown}".replace(" ", TOGETHER) for threads, shown in groups)
     counted = {text: texts.count(text) for text in texts}
     return "; ".join(text if count == 1 else f"{text} ({count} times)" for text, count in counted.items())
 
@@ -196,7 +197,7 @@ def trace(
 
 
 def _steps(diary: Sequence[Event]) -> list[Barrier | Watched]:
-    """Put arrivals at the same barrier together. A barrier is open from the first arrival to its release."""
+    """Put arrivals at the same barrier together."""
     steps: list[Barrier | Watched] = []
     waiting: dict[tuple[int, int], Barrier] = {}  # by warp (-1: the block) and mask
     for event in diary:
@@ -205,11 +206,12 @@ def _steps(diary: Sequence[Event]) -> list[Barrier | Watched]:
         if event.kind == ARRIVED:
             if key not in waiting:
                 waiting[key] = Barrier(file, event.line, label)
-                steps.append(waiting[key])
             waiting[key].threads.append(event.thread)
         elif event.kind == RELEASED:
-            waiting.pop(key).complete = True
+            barrier = waiting.pop(key)
+            barrier.complete = True
+            steps.append(barrier)
         elif event.kind != FINISHED:
             value: int | float = event.integer if event.kind == WATCHED_INTEGER else event.real
             steps.append(Watched(file, event.line, label, event.thread, value))
-    return steps
+    return [*steps, *waiting.values()]

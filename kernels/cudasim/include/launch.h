@@ -42,6 +42,7 @@ static int launch(const Request& request, void (*body)(void*), void* arguments) 
     random_state = (request.seed + 1) * 0x9e3779b97f4a7c15u | 1;  // never 0, where xorshift stays for ever
     kernel_body = body;
     kernel_arguments = arguments;
+    find_static_shared();
     allocate_dynamic_shared(request.shared_bytes);
     if (!error[0]) run_grid(request);
     free(dynamic_shared);

@@ -2,8 +2,11 @@
 //
 // One block runs at a time, so a static variable *is* the memory that its threads share. On a GPU it holds whatever the
 // block before has left there. Here every byte is 0xff when a block begins: a float, double, half or bfloat16 of such
-// bytes is NaN, an integer -1, and a kernel that reads what nobody has written shows it. To reach all arrays without a
-// word in the kernels, the linker gathers them in one section of the library and gives us its first and last address.
+// bytes is NaN, an integer -1, and a kernel that reads what nobody has written shows it.
+//
+// To fill all arrays without a word in the kernels we must know where they are. A variable that each thread of the
+// operating system has for itself (__thread) is laid by the linker beside all others of that kind, and the loader
+// tells where they begin and end. Nothing else in a kernel's library is of that kind.
 #pragma once
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -14,45 +17,60 @@
 #endif
 #endif
 
-// The address sanitizer leaves variables in sections of one's own alone. Under it they are plain statics, without
-// poison: that build is for finding accesses out of bounds.
-#ifdef CUDASIM_ADDRESS_SANITIZER
-#define __shared__ static
-#elif defined(__APPLE__)
-#define CUDASIM_SECTION __attribute__((section("__DATA,cudasim_shared")))
-#define __shared__ static CUDASIM_SECTION
-extern char cudasim_shared_start[] __asm("section$start$__DATA$cudasim_shared");
-extern char cudasim_shared_stop[] __asm("section$end$__DATA$cudasim_shared");
+// The address sanitizer does not watch such variables, and macOS does not tell where they lie. There, shared arrays are
+// plain statics without poison.
+#if defined(__linux__) && !defined(CUDASIM_ADDRESS_SANITIZER)
+#define CUDASIM_POISONS_STATIC 1
+#include <link.h>
+#define __shared__ static __thread
 #else
-#define CUDASIM_SECTION __attribute__((section("cudasim_shared")))
-#define __shared__ static CUDASIM_SECTION
-extern "C" char __start_cudasim_shared[] __attribute__((visibility("hidden")));
-extern "C" char __stop_cudasim_shared[] __attribute__((visibility("hidden")));
-#define cudasim_shared_start __start_cudasim_shared
-#define cudasim_shared_stop __stop_cudasim_shared
+#define __shared__ static
 #endif
 
 namespace cudasim {
 
 constexpr size_t guard_bytes = 256;  // behind the dynamic shared memory; a write into them is reported
 constexpr int poison = 0xff;
-static char* dynamic_shared;
-static size_t dynamic_shared_bytes;
+static char *dynamic_shared, *static_shared;
+static size_t dynamic_shared_bytes, static_shared_bytes;
 
-#ifdef CUDASIM_ADDRESS_SANITIZER
-static void poison_static_shared() {}
-static bool is_shared(const void*) { return true; }  // cannot be told
-#else
-CUDASIM_SECTION __attribute__((used)) static char section_anchor[16];  // the section exists though no kernel shares
+#ifdef CUDASIM_POISONS_STATIC
 
-static void poison_static_shared() {
-    memset(cudasim_shared_start, poison, size_t(cudasim_shared_stop - cudasim_shared_start));
+static __thread char anchor[16];  // there is one such variable at least
+
+// Called for each library of the process, until one has the anchor among its __thread variables.
+static int look_for_anchor(dl_phdr_info* library, size_t, void*) {
+    for (int i = 0; i < library->dlpi_phnum; ++i) {
+        if (library->dlpi_phdr[i].p_type != PT_TLS || !library->dlpi_tls_data) continue;
+        char* start = static_cast<char*>(library->dlpi_tls_data);
+        const size_t bytes = library->dlpi_phdr[i].p_memsz;
+        if (anchor < start || anchor >= start + bytes) continue;
+        static_shared = start;
+        static_shared_bytes = bytes;
+        return 1;
+    }
+    return 0;
 }
+
+// At every launch: another Python thread has other variables.
+static void find_static_shared() {
+    memset(anchor, poison, sizeof anchor);  // the first touch makes them
+    static_shared_bytes = 0;
+    dl_iterate_phdr(look_for_anchor, nullptr);
+    if (!static_shared_bytes) say("the loader does not tell where shared arrays lie");
+}
+
 static bool is_shared(const void* address) {
     const char* byte = static_cast<const char*>(address);
-    return (byte >= cudasim_shared_start && byte < cudasim_shared_stop) ||
+    return (byte >= static_shared && byte < static_shared + static_shared_bytes) ||
            (byte >= dynamic_shared && byte < dynamic_shared + dynamic_shared_bytes);
 }
+
+#else
+
+static void find_static_shared() {}
+static bool is_shared(const void*) { return true; }  // cannot be told
+
 #endif
 
 static void allocate_dynamic_shared(size_t bytes) {
@@ -68,7 +86,7 @@ static void allocate_dynamic_shared(size_t bytes) {
 }
 
 static void poison_shared() {
-    poison_static_shared();
+    if (static_shared_bytes) memset(static_shared, poison, static_shared_bytes);
 #ifdef CUDASIM_ADDRESS_SANITIZER
     memset(dynamic_shared, poison, dynamic_shared_bytes);
 #else
