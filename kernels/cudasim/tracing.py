@@ -61,7 +61,7 @@ class Trace:
         block_index: which block (x, y, z).
         thread_count: how many threads it has.
         schedule: in which order they ran.
-        steps: watched values and barriers, a barrier where its last thread came; at the end those that never were complete.
+        steps: watched values and barriers, a barrier where its last thread came; incomplete ones are at the end.
     """
 
     kernel: str

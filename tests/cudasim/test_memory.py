@@ -106,7 +106,7 @@ def test_a_copy_to_global_memory() -> None:
 def test_unaligned_ldmatrix() -> None:
     fails(
         "load_matrices<false>",
-        f"pieces.cu:{line_in('pieces.cu', 'load_matrices', 'ldmatrix_x4<transpose>')}: ldmatrix_x4 in thread (0,0,0) "
+        f"pieces.cu:{line_in('pieces.cu', 'load_matrices', 'ldmatrix_x4<transpose>')}: ldmatrix_x4 in thread (31,0,0) "
         "of block (0,0,0): the address of the row is not aligned to 16 bytes",
         np.zeros(256, np.uint16),
         np.zeros((32, 4), np.uint32),
