@@ -22,6 +22,9 @@ assert "site-packages" in minitl.__file__, minitl.__file__
 assert importlib.util.find_spec("kernels") is None, "the wheel must not install a top-level package called kernels"
 
 files = importlib.metadata.files("minitl") or []
+names = {str(file) for file in files}
+for needed in ("cudasim/include/cudasim.h", "common.cuh", "ptx.cuh"):
+    assert f"minitl/kernels/{needed}" in names, f"the wheel has no {needed}"
 size = sum(Path(str(file.locate())).stat().st_size for file in files if not str(file).endswith(".pyc"))
 print(f"installed size without dependencies: {size / 1e6:.2f} MB in {len(files)} files")
 assert size < 2e6, size

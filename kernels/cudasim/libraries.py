@@ -90,8 +90,8 @@ class Program:
     def __init__(self, path: Path) -> None:
         self._path = path
         done = subprocess.run([path, "--describe"], capture_output=True, encoding="utf-8", check=True)
-        texts = done.stdout.split("\n\n")[:-1]
-        self.parameters = [[Parameter.parse(line) for line in text.strip().splitlines()] for text in texts]
+        texts = done.stdout.split("end\n")[:-1]
+        self.parameters = [[Parameter.parse(line) for line in text.splitlines()] for text in texts]
 
     def launch(self, index: int, request: Request, arguments: Sequence[Any]) -> None:
         """Run kernel number ``index`` in a new process, and copy what it has written into the arrays.

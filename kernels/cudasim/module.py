@@ -46,7 +46,7 @@ DEFAULT = Schedule()
 _present: ContextVar[Schedule] = ContextVar("minitl_cudasim_schedule", default=DEFAULT)
 
 
-def _changed(order: Order | None, block_order: BlockOrder | None, seed: int | None) -> Schedule:
+def changed_schedule(order: Order | None, block_order: BlockOrder | None, seed: int | None) -> Schedule:
     """The present schedule, with what is given put in its place."""
     given = {"order": order, "block_order": block_order, "seed": seed}
     return replace(_present.get(), **{name: value for name, value in given.items() if value is not None})
@@ -62,7 +62,7 @@ def schedule(
     ...     print(present)
     Schedule(order='random', block_order='ascending', seed=3)
     """
-    token = _present.set(_changed(order, block_order, seed))
+    token = _present.set(changed_schedule(order, block_order, seed))
     try:
         yield _present.get()
     finally:
@@ -105,11 +105,11 @@ class Kernel:
             TypeError, ValueError: wrong arguments or sizes, before anything is run.
             KernelError: the kernel did something wrong; arrays may have been written to, but not under sanitize=True.
         """
-        message, _ = self._launch(grid, block, arguments, shared_memory, _changed(order, block_order, seed))
+        message, _ = self.run(grid, block, arguments, shared_memory, changed_schedule(order, block_order, seed))
         if message:
             raise KernelError(f"{self.name}: {message}")
 
-    def _launch(
+    def run(
         self,
         grid: Sequence[int],
         block: Sequence[int],
@@ -118,7 +118,7 @@ class Kernel:
         how: Schedule,
         traced_block: Sequence[int] | None = None,
     ) -> tuple[str, list[Event]]:
-        """Check and run; return an error message, "" for none, and the diary of the traced block."""
+        """Launch; return what went wrong, "" for nothing, and the diary of the traced block. For this package."""
         blocks, threads = check_shape(self.name, grid, block, shared_memory)
         check_arguments(self.name, self.parameters, arguments)
         number = -1
@@ -127,7 +127,7 @@ class Kernel:
             if not (0 <= x < blocks[0] and 0 <= y < blocks[1] and 0 <= z < blocks[2]):
                 raise ValueError(f"{self.name}: there is no block {tuple(traced_block)} in a grid of {blocks}")
             number = x + blocks[0] * (y + blocks[1] * z)
-        request = Request(
+        request = Request(  # the orders by their places in the literals above, which are those of the C++ enumeration
             blocks,
             threads,
             get_args(Order).index(how.order),
@@ -161,6 +161,7 @@ class Module:
         BuildError: the text does not compile.
         CompilerNotFound: there is no C++ compiler; the message says how to get one.
         FileNotFoundError: the file, or one that it includes, is not there.
+        ValueError: no instantiation is named.
     """
 
     def __init__(
@@ -168,6 +169,8 @@ class Module:
     ) -> None:
         self.path = Path(path)
         self._names = list(instantiations)
+        if not self._names:
+            raise ValueError(f"{self.path.name}: name at least one instantiation")
         text = translation_unit(self.path, self._names)
         file = build(text, self.path.stem, executable=sanitize, debug=debug)
         self._library = Program(file) if sanitize else SharedLibrary(file, len(self._names))

@@ -13,7 +13,7 @@ from typing import Any
 
 from minitl.kernels.cudasim.errors import KernelError
 from minitl.kernels.cudasim.libraries import Event
-from minitl.kernels.cudasim.module import BlockOrder, Kernel, Order, Schedule, _changed
+from minitl.kernels.cudasim.module import BlockOrder, Kernel, Order, Schedule, changed_schedule
 
 ARRIVED, RELEASED, FINISHED, WATCHED_INTEGER, WATCHED_REAL = range(5)  # EventKind in include/trace.h
 WARP = 32
@@ -183,8 +183,8 @@ def trace(
         KernelError: as a launch; a note on the error has the trace up to there.
         TypeError, ValueError: as a launch; the grid does not have that block.
     """
-    how = _changed(order, block_order, seed)
-    message, diary = kernel._launch(grid, block, arguments, shared_memory, how, block_index)
+    how = changed_schedule(order, block_order, seed)
+    message, diary = kernel.run(grid, block, arguments, shared_memory, how, block_index)
     threads = 1
     for length in block:
         threads *= int(length)

@@ -244,6 +244,11 @@ def test_an_instantiation_that_does_not_exist(cache: Path, kernel_file: Path) ->
         module.kernel("twice<double>")
 
 
+def test_no_instantiation(kernel_file: Path) -> None:
+    with pytest.raises(ValueError, match=r"^twice\.cu: name at least one instantiation$"):
+        cudasim.Module(kernel_file, [])
+
+
 @needs_compiler
 def test_debug_keeps_lines(cache: Path, kernel_file: Path) -> None:
     """The debugger's tables name the file; the fast library has none."""

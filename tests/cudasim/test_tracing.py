@@ -119,7 +119,7 @@ def test_a_launch_after_a_trace_keeps_no_diary(watched: cudasim.Module) -> None:
     kernel = watched.kernel("phases")
     x = np.arange(4, dtype=np.int32)
     assert cudasim.trace(kernel, (1,), (4,), (x,)).steps
-    assert kernel._launch((1,), (4,), (x,), 0, cudasim.Schedule())[1] == []
+    assert kernel.run((1,), (4,), (x,), 0, cudasim.Schedule())[1] == []
 
 
 def test_there_must_be_such_a_block(watched: cudasim.Module) -> None:

@@ -4,7 +4,7 @@
 // process. So each launch is a process. Python writes the launch to a file; the program gives every array memory of
 // exactly its size, so that one byte too far is seen, runs the kernel and writes the arrays back.
 //
-//   program --describe          print the parameters of all kernels, an empty line after each
+//   program --describe          print the parameters of all kernels, one a line, "end" after each kernel
 //   program <launch> <arrays>   run; exit code 0, or 3 with the simulator's message on stderr
 //
 // The file of a launch, in the machine's own byte order (kernels/cudasim/libraries.py writes it):
@@ -77,7 +77,7 @@ static int describe_program(const Kernel* kernels, size_t count) {
     char text[4096];
     for (size_t i = 0; i < count; ++i) {
         kernels[i].describe(text, sizeof text);
-        puts(text);
+        printf("%send\n", text);
     }
     return 0;
 }
