@@ -77,19 +77,19 @@ __attribute__((format(printf, 1, 2))) static void say(const char* format, ...) {
     va_end(values);
 }
 
-// Leave the kernel with the message in `error`; the fibers are never continued.
-[[noreturn]] static void leave() {
+// Abandon the kernel with the message in `error`; the fibers are never continued.
+[[noreturn]] static void abandon() {
     static void* never_again;
     cudasim_switch(&never_again, main_stack_pointer);
     abort();  // not reached
 }
 
-// Leave the kernel with "file:line: operation in thread (x,y,z) of block (x,y,z): " and the message, as printf.
+// Abandon the kernel with "file:line: operation in thread (x,y,z) of block (x,y,z): " and the message, as printf.
 #define CUDASIM_FAIL(site, ...)                                                                                        \
     do {                                                                                                               \
         cudasim::blame(site);                                                                                          \
         cudasim::say(__VA_ARGS__);                                                                                     \
-        cudasim::leave();                                                                                              \
+        cudasim::abandon();                                                                                            \
     } while (false)
 
 static void blame(const Site& site) {
@@ -141,7 +141,7 @@ static Fiber* next_runnable() {
             first.site.operation, first.thread.x, first.thread.y, first.thread.z);
     }
     error[strlen(error) - 1] = '.';
-    leave();
+    abandon();
 }
 
 static void fiber_main();
@@ -200,7 +200,7 @@ static void fiber_main() {
             say("thread (%u,%u,%u) of block (%u,%u,%u) has more local variables than the simulator's %zu KiB a thread",
                 self->thread.x, self->thread.y, self->thread.z, block_index.x, block_index.y, block_index.z,
                 stack_bytes >> 10);
-            leave();
+            abandon();
         }
         self->done = true;
         --alive;

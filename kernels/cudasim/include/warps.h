@@ -18,7 +18,7 @@ constexpr unsigned full_mask = 0xffffffffu;
 constexpr size_t slot_bytes = 64;
 
 struct Meeting {
-    unsigned mask;      // of the lanes that meet; 0: this table is free
+    unsigned mask;      // of the lanes that meet
     unsigned arrived;   // lanes that are here
     unsigned unread;    // lanes that have not left yet
     unsigned complete;  // 1 when all are here: what the waiting look at
@@ -31,14 +31,12 @@ struct Meeting {
         memcpy(&value, slots[lane], sizeof value);
         return value;
     }
-    void leave() {
-        if (--unread == 0) mask = 0;
-    }
 };
 
 struct Warp {
-    unsigned present;            // lanes that exist and have not finished
-    Meeting tables[warp_size];   // a lane sits at one table at a time, so they suffice
+    unsigned present;           // lanes that exist and have not finished
+    unsigned taken;             // which tables are in use
+    Meeting tables[warp_size];  // a lane sits at one table at a time, so they suffice
 };
 static Warp warps[max_threads / warp_size];
 
@@ -46,7 +44,7 @@ static void start_warps() {
     for (unsigned w = 0; w * warp_size < thread_count; ++w) {
         const unsigned lanes = thread_count - w * warp_size;
         warps[w].present = lanes >= warp_size ? full_mask : (1u << lanes) - 1;
-        for (Meeting& table : warps[w].tables) table.mask = 0;
+        warps[w].taken = 0;
     }
 }
 
@@ -54,6 +52,12 @@ static void complete(Meeting& meeting) {
     note(barrier_released, meeting.mask, meeting.site);
     for (unsigned lanes = meeting.arrived; lanes; lanes &= lanes - 1) ++meeting.unread;
     meeting.complete = 1;
+}
+
+// The present lane has read what it wanted.
+static void leave(Meeting& meeting) {
+    Warp& own = warps[warp()];
+    if (--meeting.unread == 0) own.taken &= ~(1u << (&meeting - own.tables));
 }
 
 static void absent_lanes(const Site& site, unsigned mask, unsigned absent) {
@@ -68,20 +72,18 @@ static Meeting& meet(unsigned mask, const void* value, size_t bytes, bool all_or
     const unsigned self = 1u << lane();
     if (!(mask & self)) CUDASIM_FAIL(site, "the mask 0x%08x does not name the calling lane %u", mask, lane());
     if (all_or_none && (mask & ~own.present)) absent_lanes(site, mask, mask & ~own.present);
-    Meeting *meeting = nullptr, *free_table = nullptr;
-    for (Meeting& table : own.tables) {
-        if (table.mask == 0) {
-            if (!free_table) free_table = &table;
-        } else if (!table.complete && table.mask == mask) {
-            if (strcmp(table.site.operation, site.operation))
-                CUDASIM_FAIL(site, "other lanes of the mask 0x%08x wait at %s:%d %s", mask, table.site.name(),
-                             table.site.line, table.site.operation);
-            meeting = &table;
-            break;
-        }
+    Meeting* meeting = nullptr;
+    for (unsigned taken = own.taken; taken && !meeting; taken &= taken - 1) {
+        Meeting& table = own.tables[__builtin_ctz(taken)];
+        if (!table.complete && table.mask == mask) meeting = &table;
     }
+    if (meeting && strcmp(meeting->site.operation, site.operation))
+        CUDASIM_FAIL(site, "other lanes of the mask 0x%08x wait at %s:%d %s", mask, meeting->site.name(),
+                     meeting->site.line, meeting->site.operation);
     if (!meeting) {
-        meeting = free_table;
+        const int table = __builtin_ctz(~own.taken);
+        own.taken |= 1u << table;
+        meeting = &own.tables[table];
         meeting->mask = mask;
         meeting->arrived = meeting->unread = meeting->complete = 0;
         meeting->all_or_none = all_or_none;
@@ -101,8 +103,9 @@ static Meeting& meet(unsigned mask, const void* value, size_t bytes, bool all_or
 static void leave_warp() {
     Warp& own = warps[warp()];
     own.present &= ~(1u << lane());
-    for (Meeting& table : own.tables) {
-        if (table.mask == 0 || table.complete || !(table.mask & 1u << lane())) continue;
+    for (unsigned taken = own.taken; taken; taken &= taken - 1) {
+        Meeting& table = own.tables[__builtin_ctz(taken)];
+        if (table.complete || !(table.mask & 1u << lane())) continue;
         if (table.all_or_none) absent_lanes(table.site, table.mask, 1u << lane());
         if (table.arrived == (table.mask & own.present)) complete(table);
     }
@@ -115,7 +118,7 @@ template <class T> static T exchange(unsigned mask, T value, unsigned source, co
         CUDASIM_FAIL(site, "lane %u reads from lane %u, which the mask 0x%08x does not name", lane(), source, mask);
     Meeting& meeting = meet(mask, &value, sizeof value, true, site);
     const T result = meeting.value_of<T>(source);
-    meeting.leave();
+    leave(meeting);
     return result;
 }
 
@@ -124,7 +127,7 @@ template <class T> static void gather(T (&values)[warp_size], const T& value, co
     static_assert(sizeof(T) <= slot_bytes, "too wide for a table");
     Meeting& meeting = meet(full_mask, &value, sizeof value, true, site);
     for (unsigned source = 0; source < warp_size; ++source) values[source] = meeting.value_of<T>(source);
-    meeting.leave();
+    leave(meeting);
 }
 
 // The lanes whose predicate holds, as bits.
@@ -133,14 +136,14 @@ static unsigned vote(unsigned mask, bool predicate, const Site& site) {
     unsigned result = 0;
     for (unsigned source = 0; source < warp_size; ++source)
         if ((meeting.arrived >> source & 1) && meeting.value_of<bool>(source)) result |= 1u << source;
-    meeting.leave();
+    leave(meeting);
     return result;
 }
 
 }  // namespace cudasim
 
 inline void __syncwarp(unsigned mask = cudasim::full_mask, CUDASIM_HERE) {
-    cudasim::meet(mask, "", 0, false, {file, line, "__syncwarp"}).leave();
+    cudasim::leave(cudasim::meet(mask, "", 0, false, {file, line, "__syncwarp"}));
 }
 
 // `width` cuts the warp into segments of that many lanes; no shuffle reaches over the edge of one.
