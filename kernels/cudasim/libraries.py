@@ -119,7 +119,7 @@ class Program:
                 file.write(struct.pack("=i", len(words)) + b"".join(words))
             options = {
                 "ASAN_OPTIONS": "detect_leaks=0:use_sigaltstack=0:detect_stack_use_after_return=0",
-                "UBSAN_OPTIONS": "print_stacktrace=0",
+                "UBSAN_OPTIONS": "print_stacktrace=1",
             }
             done = subprocess.run(
                 [self._path, launch, result],
@@ -153,9 +153,14 @@ def _place(arrays: list[Array], array: Array) -> int:
 
 
 def summary(report: str, code: int) -> str:
-    """Return the lines of a sanitizer's report that say what and where, without the folders of files."""
+    """Return the lines of a sanitizer's report that say what and where, and the kernel's line, without folders."""
     wanted = re.compile(r"runtime error: |SUMMARY: AddressSanitizer: |is located .* (?:of|after|before) |^note: ")
     lines = [line.strip() for line in report.splitlines() if wanted.search(line)]
-    lines = [line for line in lines if "SUMMARY: UndefinedBehaviorSanitizer" not in line]
-    text = "; ".join(lines) or f"the process of the kernel ended with code {code}: {report.strip()[-500:]}"
-    return re.sub(r"[^\s'(]*/(?=[^\s/]+\.(?:cuh?|h)\b)", "", text)
+    lines.sort(key=lambda line: not line.startswith("SUMMARY: "))  # what, then where that lies
+    text = (
+        "; ".join(line.removeprefix("SUMMARY: ") for line in lines)
+        or f"the process of the kernel ended with code {code}: {report.strip()[-500:]}"
+    )
+    frame = re.search(r"^\s*#\d+ .*/([^/\s]+\.cu:\d+)", report, re.MULTILINE)
+    text = re.sub(r"[^\s'(]*/(?=[^\s/]+\.(?:cuh?|h)\b)", "", text)
+    return text if frame is None or f"{frame[1]}:" in text or f"{frame[1]} " in text else f"{text}; from {frame[1]}"

@@ -192,6 +192,7 @@ def test_a_misaligned_vector() -> None:
     error = found("misaligned_vector", x, y, np.int32(1), block=1)
     assert "misaligned address" in str(error)
     assert "which requires 16 byte alignment" in str(error)
+    assert place("misaligned_vector", "load_pack") in str(error), "the helper's line alone does not help"
     sanitized("mistakes.cu").kernel("misaligned_vector")((1,), (1,), (x, y, np.int32(4)))
 
 

@@ -158,7 +158,7 @@ extern "C" __global__ void write_behind_dynamic(float* x) {
 
 extern "C" __global__ void outside_shared(float* x, int offset) {
     __shared__ float row[64];
-    float* const first = row;
+    float* volatile first = row;  // the compiler forgets how long the array is
     first[threadIdx.x + offset] = 1.0f;
     __syncthreads();
     x[threadIdx.x] = row[threadIdx.x];
