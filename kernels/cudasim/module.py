@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -48,8 +48,12 @@ _present: ContextVar[Schedule] = ContextVar("minitl_cudasim_schedule", default=D
 
 def changed_schedule(order: Order | None, block_order: BlockOrder | None, seed: int | None) -> Schedule:
     """The present schedule, with what is given put in its place."""
-    given = {"order": order, "block_order": block_order, "seed": seed}
-    return replace(_present.get(), **{name: value for name, value in given.items() if value is not None})
+    present = _present.get()
+    return Schedule(
+        present.order if order is None else order,
+        present.block_order if block_order is None else block_order,
+        present.seed if seed is None else seed,
+    )
 
 
 @contextlib.contextmanager
