@@ -18,11 +18,14 @@ struct AsyncQueue {
     int group;  // number of the one that is being filled
 };
 static AsyncQueue async_queues[max_threads];
+static bool async_queues_used;  // since they were cleared
 
 static void start_async_copies() {
-    for (unsigned i = 0; i < thread_count; ++i) {
-        async_queues[i].copies.clear();
-        async_queues[i].group = 0;
+    if (!async_queues_used) return;
+    async_queues_used = false;
+    for (AsyncQueue& queue : async_queues) {
+        queue.copies.clear();
+        queue.group = 0;
     }
 }
 
@@ -32,11 +35,15 @@ static void copy_later(void* destination, const void* source, size_t bytes, cons
         CUDASIM_FAIL(site, "the destination is not aligned to %zu bytes", bytes);
     if (reinterpret_cast<uintptr_t>(source) % bytes)
         CUDASIM_FAIL(site, "the source is not aligned to %zu bytes", bytes);
+    async_queues_used = true;
     AsyncQueue& queue = async_queues[current->index];
     queue.copies.push_back({destination, source, bytes, queue.group});
 }
 
-static void close_copy_group() { ++async_queues[current->index].group; }
+static void close_copy_group() {
+    async_queues_used = true;
+    ++async_queues[current->index].group;
+}
 
 // All groups but the last `pending` closed ones land.
 static void land_copies(int pending) {

@@ -154,7 +154,9 @@ static void run(Fiber* fiber, void** save) {
         fiber->started = true;
         fiber->stack = free_stacks[--free_stack_count];
         memcpy(fiber->stack, &stack_end_mark, sizeof stack_end_mark);
-        fiber->stack_pointer = prepare_stack(fiber->stack, stack_bytes, fiber_main);
+        // Stacks that end at like addresses would fight for the same lines of the cache: stagger their ends.
+        const size_t staggered = stack_bytes - fiber->index * 13 * 64 % (32 << 10);
+        fiber->stack_pointer = prepare_stack(fiber->stack, staggered, fiber_main);
     }
     cudasim_switch(save, fiber->stack_pointer);
 }
@@ -235,11 +237,16 @@ static void run_block() {
         }
         stacks = static_cast<char*>(memory);
     }
-    for (free_stack_count = 0; free_stack_count < max_threads; ++free_stack_count)
+    for (free_stack_count = 0; free_stack_count < thread_count; ++free_stack_count)
         free_stacks[free_stack_count] = stacks + stack_bytes * free_stack_count;  // the highest is taken first
+    uint3 thread = {0, 0, 0};
     for (unsigned i = 0; i < thread_count; ++i) {
-        const uint3 thread = {i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)};
         fibers[i] = Fiber{thread, i, nullptr, nullptr, false, false, nullptr, 0, Site{"", 0, ""}, 0};
+        if (++thread.x < block_size.x) continue;
+        thread.x = 0;
+        if (++thread.y < block_size.y) continue;
+        thread.y = 0;
+        ++thread.z;
     }
     alive = thread_count;
     idle_turns = 0;
