@@ -10,6 +10,7 @@ namespace cudasim {
 constexpr unsigned max_threads = 1024;  // of a block, CUDA's limit
 constexpr unsigned warp_size = 32;
 constexpr size_t stack_bytes = 256 << 10;  // of a fiber: address space only, memory comes with the first touch
+constexpr unsigned spare_stacks = 4;       // below all others
 constexpr uint64_t stack_end_mark = 0x1d2c3b4a59687786;
 
 enum ThreadOrder { ascending, descending, random_order };
@@ -229,7 +230,7 @@ static void fiber_main() {
 static void run_block() {
     static char* stacks = nullptr;
     if (!stacks) {
-        void* memory = mmap(nullptr, stack_bytes * max_threads, PROT_READ | PROT_WRITE,
+        void* memory = mmap(nullptr, stack_bytes * (max_threads + spare_stacks), PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory == MAP_FAILED) {
             say("no address space for the stacks of %u threads", max_threads);
@@ -237,8 +238,10 @@ static void run_block() {
         }
         stacks = static_cast<char*>(memory);
     }
+    // The highest stack is taken first: what overflows it runs into others, where it is noticed, not out of our memory.
+    char* const lowest = stacks + stack_bytes * (max_threads + spare_stacks - thread_count);
     for (free_stack_count = 0; free_stack_count < thread_count; ++free_stack_count)
-        free_stacks[free_stack_count] = stacks + stack_bytes * free_stack_count;  // the highest is taken first
+        free_stacks[free_stack_count] = lowest + stack_bytes * free_stack_count;
     uint3 thread = {0, 0, 0};
     for (unsigned i = 0; i < thread_count; ++i) {
         fibers[i] = Fiber{thread, i, nullptr, nullptr, false, false, nullptr, 0, Site{"", 0, ""}, 0};
