@@ -98,7 +98,12 @@ def test_none_is_the_null_pointer() -> None:
             "(double) must be a NumPy scalar, not float; pass np.float64(...) (Python's numbers have no width)",
         ),
         (3, np.float32(4), TypeError, "(double) got float32; pass np.float64(...)"),
-        (3, np.zeros(1), TypeError, None),
+        (
+            3,
+            np.zeros(1),
+            TypeError,
+            "(double) must be a NumPy scalar, not ndarray; pass np.float64(...) (Python's numbers have no width)",
+        ),
         (4, np.int64(4), TypeError, "(unsigned long long) got int64; pass np.uint64(...)"),
         (4, np.uint32(4), TypeError, "(unsigned long long) got uint32; pass np.uint64(...)"),
         (
@@ -110,9 +115,10 @@ def test_none_is_the_null_pointer() -> None:
         (6, np.zeros(2), TypeError, "(const struct of 16 bytes *) got an array of float64; its elements have 8 bytes"),
         (
             0,
-            np.zeros((4, 4), np.float32).T,
-            None,
-            None,  # 4 x 4 transposed: not contiguous
+            np.zeros((4, 4), np.float32)[:, :2],
+            ValueError,
+            "(const float*) got strides (16, 4) for shape (4, 2); a kernel sees no strides, so pass "
+            "np.ascontiguousarray(array)",
         ),
         (
             1,
@@ -122,30 +128,18 @@ def test_none_is_the_null_pointer() -> None:
         ),
         (
             0,
-            np.frombuffer(bytes(5), np.uint8)[1:].view(np.float32),
+            np.zeros(5, np.uint8)[1:].view(np.float32),  # NumPy's own memory begins at a multiple of 16
             ValueError,
-            None,  # the message depends on where the bytes lie
+            "(const float*): the memory does not begin at a multiple of 4 bytes; pass array.copy()",
         ),
     ],
 )
-def test_wrong_arguments(place: int, value: Any, error: Any, message: str | None) -> None:
+def test_wrong_arguments(place: int, value: Any, error: Any, message: str) -> None:
     arguments = good()
     arguments[place] = value
-    start = f"many_kinds: argument {place + 1} of 8 "
-    if error is None:
-        error = ValueError
-        message = (
-            "(const float*) got strides (4, 16) for shape (4, 4); a kernel sees no strides, so pass "
-            "np.ascontiguousarray(array)"
-        )
-    if message is None and error is ValueError:
-        assert not value.flags.aligned
-        message = "(const float*): the memory does not begin at a multiple of 4 bytes; pass array.copy()"
-    if message is None:
-        message = "(double) must be a NumPy scalar, not ndarray; pass np.float64(...) (Python's numbers have no width)"
-    with pytest.raises(error, match=f"^{re.escape(start + message)}$"):
+    with pytest.raises(error, match=f"^{re.escape(f'many_kinds: argument {place + 1} of 8 {message}')}$"):
         launch(arguments)
-    assert arguments[1] is value or arguments[1][0] == 0, "the kernel has run"
+    assert arguments[1][0] == 0, "the kernel has run"
 
 
 @pytest.mark.parametrize("count", [0, 7, 9])
