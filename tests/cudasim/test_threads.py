@@ -243,6 +243,16 @@ def test_a_fast_lane_does_not_overwrite_what_a_slow_one_reads(order: Any, seed: 
 
 
 @in_all_orders
+def test_a_warp_meets_as_often_as_it_likes(order: Any, seed: int) -> None:
+    x = np.arange(32, dtype=np.int32)
+    run("many_meetings", x, order=order, seed=seed)
+    wanted = np.arange(32)
+    for _ in range(1000):
+        wanted = np.roll(wanted[np.arange(32) ^ 1] + 1, -1)
+    np.testing.assert_array_equal(x, wanted)
+
+
+@in_all_orders
 def test_votes_do_without_lanes_that_are_not_there(order: Any, seed: int) -> None:
     x = np.zeros((40, 2), np.uint32)
     run("votes", x, block=64, order=order, seed=seed)

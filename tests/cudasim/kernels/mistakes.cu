@@ -109,6 +109,16 @@ extern "C" __global__ void fast_lanes(int* x) {
     x[threadIdx.x] = value;
 }
 
+// A thousand meetings of each half, and as many of all.
+extern "C" __global__ void many_meetings(int* x) {
+    int value = x[threadIdx.x];
+    for (int turn = 0; turn < 1000; ++turn) {
+        value = __shfl_xor_sync(threadIdx.x < 16 ? 0x0000ffffu : 0xffff0000u, value, 1) + 1;
+        value = __shfl_sync(FULL_MASK, value, (threadIdx.x + 1) % 32);
+    }
+    x[threadIdx.x] = value;
+}
+
 extern "C" __global__ void votes(unsigned* x) {
     if (threadIdx.x >= 40) return;  // lanes 8 to 31 of the second warp: votes do without them
     const unsigned even = __ballot_sync(FULL_MASK, threadIdx.x % 2 == 0);
