@@ -21,30 +21,32 @@ import numpy as np
 from numba import prange
 
 from minitl.kernels.adamw import Segment, Touched, check_segments, check_touched
+from minitl.kernels.adamw.table import (
+    BETA1,
+    BETA2,
+    CORRECTION,
+    DECAY,
+    DECAYS,
+    EPS,
+    FACTOR,
+    NEAR_GRADIENT,
+    RESTS,
+    STEP_SIZE,
+    WEIGHT1,
+    WEIGHT2,
+    chunks,
+    cut,
+    options_of,
+)
 from minitl.kernels.compiled import SMALL, compiled, parallel, rounded, summing
 from minitl.kernels.launch import Array, check_floats, check_ranges, check_shapes
 
-CHUNK = 2**14  # elements that are updated, or whose squares are summed, in one turn
 BLOCK = 2**9  # elements whose squares are summed, or left out, together; divides CHUNK
 # Chunks are dealt out like cards, to this many hands: those of a table cost less than others, and lie all together.
 HANDS = 64
 
 
 # -- the step of one range of elements ---------------------------------------------------------------------------------
-
-# What a segment's step is made of: columns of the table of options, in the dtype of the buffers. DECAYS, RESTS and
-# NEAR_GRADIENT are 0 or 1.
-FACTOR, STEP_SIZE, CORRECTION, EPS, DECAYS, DECAY, RESTS, NEAR_GRADIENT, BETA1, WEIGHT1, BETA2, WEIGHT2 = range(12)
-
-
-def _options(segment: Segment, beta1: float, beta2: float, eps: float, dtype: Any) -> tuple[float, ...]:
-    """Return a segment's row of the table, for the formula of ``reference._step``."""
-    _, _, learning_rate, weight_decay, step, factor = segment
-    step_size = learning_rate / (1 - beta1**step)
-    correction = math.sqrt(1 - beta2**step)
-    rests = 0 <= dtype.type(step_size) < math.inf and dtype.type(eps) > 0
-    shared = (factor, step_size, correction, eps, weight_decay != 0, learning_rate * weight_decay, rests, False)
-    return (*shared, beta1, 1 - beta1, beta2, 1 - beta2)
 
 
 @rounded
@@ -69,18 +71,6 @@ def _rest(p: Any, options: Any) -> None:
     if options[DECAYS] != 0:
         for i in range(p.size):
             p[i] -= zero + decay * p[i]
-
-
-def _options_of_torch(segment: Segment, beta1: float, beta2: float, eps: float, dtype: Any) -> tuple[float, ...]:
-    """Return a segment's row of the table, for the formula of ``reference._step_of_torch``."""
-    _, _, learning_rate, weight_decay, step, factor = segment
-    step_size = learning_rate / (1 - beta1**step)
-    correction = (1 - beta2**step) ** 0.5
-    rests = 0 <= dtype.type(step_size) < math.inf and dtype.type(eps) > 0
-    weight = float(dtype.type(1 - beta1))
-    near_gradient = weight >= 0.5
-    shared = (factor, -step_size, correction, eps, weight_decay != 0, 1 - learning_rate * weight_decay, rests)
-    return (*shared, near_gradient, beta1, weight - near_gradient, beta2, 1 - beta2)
 
 
 @rounded
@@ -142,36 +132,6 @@ def _update_all_of_torch(table: Any, p: Any, g: Any, m: Any, v: Any, options: An
         _update_hand_of_torch(hand, HANDS, table, p, g, m, v, options)
 
 
-def _cut(ranges: Array) -> Array:
-    """Cut ranges (R, 2 + ...), lines of begin, end and what goes with them, into chunks."""
-    lengths = ranges[:, 1] - ranges[:, 0]
-    counts = -(-lengths // CHUNK)
-    table: Array = np.repeat(ranges, counts, axis=0)
-    ends = table[:, 1].copy()
-    table[:, 0] += CHUNK * (np.arange(len(table)) - np.repeat(np.cumsum(counts) - counts, counts))
-    table[:, 1] = np.minimum(table[:, 0] + CHUNK, ends)
-    return table
-
-
-def _table(segments: Sequence[Segment], masks: Sequence[Array | None]) -> Array:
-    """Return the table of chunks: begin, end, number of the segment, whether it rests.
-
-    A segment is one range before it is cut, a table one for each stretch of neighbouring rows that rest or do not.
-    """
-    pairs = list(enumerate(zip(segments, masks, strict=True)))
-    plain = [(one.offset, one.offset + one.length, number, 0) for number, (one, mask) in pairs if mask is None]
-    tables = [_stretches(number, one, mask) for number, (one, mask) in pairs if mask is not None and mask.size]
-    return _cut(np.concatenate([np.array(plain, dtype=np.int64).reshape(-1, 4), *tables]))
-
-
-def _stretches(number: int, segment: Segment, mask: Array) -> Array:
-    width = segment.length // mask.size
-    starts = np.concatenate([[0], np.flatnonzero(mask[1:] != mask[:-1]) + 1])
-    stops = np.append(starts[1:], mask.size)
-    numbers = np.full(starts.size, number)
-    return np.stack([segment.offset + starts * width, segment.offset + stops * width, numbers, ~mask[starts]], axis=1)
-
-
 def update(
     parameters: Array,
     gradients: Array,
@@ -192,13 +152,11 @@ def update(
     check_ranges(beta1=(beta1, 0, 1), beta2=(beta2, 0, 1), eps=(eps, 0, math.inf))
     check_segments(segments, size=parameters.size)
     check_touched(touched, lengths=[segment.length for segment in segments])
-    make = _options_of_torch if torch_compat else _options
-    kinds = {segment[2:]: segment for segment in segments}  # few: most segments are updated alike
-    lines = {kind: make(segment, beta1, beta2, eps, parameters.dtype) for kind, segment in kinds.items()}
-    options = np.array([lines[segment[2:]] for segment in segments], dtype=parameters.dtype).reshape(-1, WEIGHT2 + 1)
+    numbers = {"beta1": beta1, "beta2": beta2, "eps": eps}
+    options = options_of(segments, **numbers, torch_compat=torch_compat, dtype=parameters.dtype)
     # where 0 / (0 + eps) is no 0, all rows take the whole formula
     masks = [mask if options[i, RESTS] else None for i, mask in enumerate(touched or [None] * len(segments))]
-    table = _table(segments, masks)
+    table = chunks(segments, masks)
     if sum(segment.length for segment in segments) <= SMALL:
         (_update_hand_of_torch if torch_compat else _update_hand)(0, 1, table, *buffers, options)
     else:
@@ -257,7 +215,7 @@ def _sum_parts(x: Array, parts: Sequence[Array], masks: Sequence[Array | None]) 
         height = 0 if mask is None else mask.size
         ranges.append((offset, offset + part.size, offset, part.size // height if height else 0, rows))
         rows += height
-    table = _cut(np.array(ranges, dtype=np.int64).reshape(-1, 5))
+    table = cut(np.array(ranges, dtype=np.int64).reshape(-1, 5))
     sums = np.empty(len(table))
     flat_masks = np.concatenate([np.zeros(0, dtype=bool), *(mask for mask in masks if mask is not None)])
     if sum(part.size for part in parts) <= SMALL:
