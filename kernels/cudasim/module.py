@@ -15,7 +15,7 @@ from minitl.kernels.cudasim.errors import KernelError
 from minitl.kernels.cudasim.libraries import Event, Program, Request, SharedLibrary
 from minitl.kernels.cudasim.source import translation_unit
 
-Order = Literal["ascending", "descending", "random"]
+Order = Literal["ascending", "descending", "random", "warps"]  # as in ThreadOrder of include/scheduler.h
 BlockOrder = Literal["ascending", "descending"]
 
 
@@ -24,7 +24,8 @@ class Schedule:
     """In which order threads and blocks run. A correct kernel gives the same result in all of them.
 
     Attributes:
-        order: which thread of the block goes on when one has to wait: the next, the one before, or any.
+        order: which thread of the block goes on when one has to wait: the next, the one before, any; or, with "warps",
+            one of the same warp as long as there is one, so that each warp is as early as it can be.
         block_order: which block comes first.
         seed: of the random order, 0 <= seed < 2^64.
     """

@@ -1,4 +1,4 @@
-"""What the tests of the simulator share: the compiled files of ``tests/cudasim/kernels``, and reasons to skip."""
+"""What the tests of the simulator share: the compiled files of ``tests/cudasim/kernels``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minitl.kernels.cudasim import BuildError, CompilerNotFound, Module, find_compiler
+from minitl.kernels.cudasim import BuildError, Module
 
 FILES = Path(__file__).parent / "kernels"
 
@@ -24,17 +24,6 @@ TEMPLATES = {
         *(f"multiply<{t}, {pending}>" for t in TYPES[1:] for pending in (1, 2)),
     ],
 }
-
-
-def _reason() -> str:
-    try:
-        find_compiler()
-    except CompilerNotFound as error:
-        return str(error)
-    return ""
-
-
-needs_compiler = pytest.mark.skipif(bool(_reason()), reason=_reason())
 
 
 @functools.cache

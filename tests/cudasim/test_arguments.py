@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cudasim_files import compiled, needs_compiler
+from cudasim_files import compiled
+from simulator import needs_compiler
 
 from minitl.kernels.cudasim.arguments import Parameter, check_arguments, check_shape
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cudasim_files import FILES, needs_compiler
+from cudasim_files import FILES
+from simulator import needs_compiler
 
 from minitl.kernels import cudasim
 from minitl.kernels.cudasim import compiler

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cudasim_files import compiled, needs_compiler
+from cudasim_files import compiled
+from simulator import needs_compiler
 
 from minitl.kernels.philox.reference import words
 
 pytestmark = needs_compiler
-ORDERS = ("ascending", "descending", "random")
+ORDERS = ("ascending", "descending", "random", "warps")
 NUMPY = {"float": np.float32, "__half": np.float16, "__nv_bfloat16": np.uint16, "double": np.float64}
 
 
@@ -147,3 +148,11 @@ def test_packs(kind: str, dtype: Any) -> None:
     compiled("pieces.cu").kernel(f"copy_packs<{kind}>")((1,), (128,), (x, y, np.int32(x.size - length)))
     np.testing.assert_array_equal(y[:-length], x[:-length])
     np.testing.assert_array_equal(y[-length:], 0)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_reductions_right_behind_each_other(order: Any) -> None:
+    """A warp that is early must not overwrite what another still reads of the reduction before."""
+    wrong = np.zeros(50, np.float32)
+    compiled("pieces.cu").kernel("wrong_sums")((1,), (64,), (wrong, np.int32(50)), order=order)
+    np.testing.assert_array_equal(wrong, 0)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cudasim_files import compiled, line_in, needs_compiler, sanitized
+from cudasim_files import compiled, line_in, sanitized
+from simulator import needs_compiler
 
 from minitl.kernels import cudasim
 

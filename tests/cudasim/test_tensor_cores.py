@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cudasim_files import compiled, needs_compiler
+from cudasim_files import compiled
+from simulator import needs_compiler
 
 pytestmark = needs_compiler
-ORDERS = ("ascending", "descending", "random")
+ORDERS = ("ascending", "descending", "random", "warps")
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cudasim_files import compiled, line_in, needs_compiler
+from cudasim_files import compiled, line_in
+from simulator import needs_compiler
 
 from minitl.kernels import cudasim
 
@@ -82,7 +83,7 @@ def test_the_schedule_holds_inside_with_only() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"order": "sideways"}, "order must be one of ascending, descending, random, not 'sideways'"),
+        ({"order": "sideways"}, "order must be one of ascending, descending, random, warps, not 'sideways'"),
         ({"block_order": "random"}, "block_order must be one of ascending, descending, not 'random'"),
         ({"seed": -1}, "seed must be 0 to 2^64 - 1, not -1"),
     ],

@@ -13,7 +13,7 @@ constexpr size_t stack_bytes = 256 << 10;  // of a fiber: address space only, me
 constexpr unsigned spare_stacks = 4;       // below all others
 constexpr uint64_t stack_end_mark = 0x1d2c3b4a59687786;
 
-enum ThreadOrder { ascending, descending, random_order };
+enum ThreadOrder { ascending, descending, random_order, by_warp };
 
 // A place in a kernel's text. CUDA's functions below take it as a last argument whose default is where they are called.
 struct Site {
@@ -98,19 +98,26 @@ static void blame(const Site& site) {
         current->thread.x, current->thread.y, current->thread.z, block_index.x, block_index.y, block_index.z);
 }
 
+static bool can_run(const Fiber& fiber) { return !fiber.done && (!fiber.counter || *fiber.counter != fiber.seen); }
+
 // The next fiber that can run, in the order that was asked for; null if there is none.
 static Fiber* next_runnable() {
     const unsigned last = thread_count - 1;
+    if (thread_order == by_warp && current) {  // as long as the warp has one
+        const unsigned first = current->index / warp_size * warp_size;
+        for (unsigned i = first; i < first + warp_size && i <= last; ++i)
+            if (can_run(fibers[i])) return &fibers[i];
+    }
     unsigned index;  // of the first to look at
     if (thread_order == random_order)
         index = unsigned(random_number() % thread_count);
-    else if (thread_order == ascending)
+    else if (thread_order == ascending || thread_order == by_warp)
         index = current && current->index < last ? current->index + 1 : 0;
     else
         index = current && current->index > 0 ? current->index - 1 : last;
     for (unsigned looked_at = 0; looked_at < thread_count; ++looked_at) {
         Fiber& fiber = fibers[index];
-        if (!fiber.done && (!fiber.counter || *fiber.counter != fiber.seen)) return &fiber;
+        if (can_run(fiber)) return &fiber;
         if (thread_order == descending)
             index = index > 0 ? index - 1 : last;
         else
