@@ -113,11 +113,10 @@ __device__ __forceinline__ A block_reduce(A value, Operation operation) {
 // Philox4x32-10, the same bits as kernels/philox/reference.py, which explains it: the key is the seed, the counter is
 // (block, call), and element i is word i % 4 of block i / 4.
 
-__device__ __forceinline__ uint4 philox_block(uint64 seed, uint64 call, uint64 block) {
-    uint32 key_0 = (uint32)seed, key_1 = (uint32)(seed >> 32);
-    uint4 counter = make_uint4((uint32)block, (uint32)(block >> 32), (uint32)call, (uint32)(call >> 32));
+__device__ __forceinline__ uint4 philox_rounds(uint4 counter, uint64 key, int rounds) {
+    uint32 key_0 = (uint32)key, key_1 = (uint32)(key >> 32);
 #pragma unroll
-    for (int round = 0; round < 10; ++round) {
+    for (int round = 0; round < rounds; ++round) {
         const uint32 high_0 = __umulhi(0xD2511F53u, counter.x), low_0 = 0xD2511F53u * counter.x;
         const uint32 high_2 = __umulhi(0xCD9E8D57u, counter.z), low_2 = 0xCD9E8D57u * counter.z;
         counter = make_uint4(high_2 ^ counter.y ^ key_0, low_2, high_0 ^ counter.w ^ key_1, low_0);
@@ -125,6 +124,11 @@ __device__ __forceinline__ uint4 philox_block(uint64 seed, uint64 call, uint64 b
         key_1 += 0xBB67AE85u;
     }
     return counter;
+}
+
+__device__ __forceinline__ uint4 philox_block(uint64 seed, uint64 call, uint64 block) {
+    const uint4 counter = make_uint4((uint32)block, (uint32)(block >> 32), (uint32)call, (uint32)(call >> 32));
+    return philox_rounds(counter, seed, 10);
 }
 
 // The random word of one element. Whoever needs four neighbours takes a whole block, for a quarter of the work.

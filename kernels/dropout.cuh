@@ -1,0 +1,19 @@
+// Dropout inside other kernels: which elements are kept, by their numbers.
+#pragma once
+#include "arithmetic.cuh"
+
+// What a kernel is told: an element whose random word is below the threshold becomes 0, the others are multiplied.
+// Without dropout the threshold is 0, no word is below it, and no word is computed.
+template <class A>
+struct Dropout {
+    uint32 threshold;
+    A keep_scale;
+    uint64 seed, call;
+};
+
+// Return `value` after dropout. A dropped infinity or NaN is 0, too.
+template <class A>
+__device__ __forceinline__ A dropped(A value, const Dropout<A>& dropout, uint64 number) {
+    if (dropout.threshold == 0) return value * dropout.keep_scale;
+    return philox_word(dropout.seed, dropout.call, number) >= dropout.threshold ? value * dropout.keep_scale : A(0);
+}
