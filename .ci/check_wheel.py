@@ -23,7 +23,7 @@ assert importlib.util.find_spec("kernels") is None, "the wheel must not install 
 
 files = importlib.metadata.files("minitl") or []
 names = {str(file) for file in files}
-for needed in ("cudasim/include/cudasim.h", "common.cuh", "ptx.cuh"):
+for needed in ("cudasim/include/cudasim.h", "common.cuh", "ptx.cuh", "gelu/gelu.cu"):
     assert f"minitl/kernels/{needed}" in names, f"the wheel has no {needed}"
 size = sum(Path(str(file.locate())).stat().st_size for file in files if not str(file).endswith(".pyc"))
 print(f"installed size without dependencies: {size / 1e6:.2f} MB in {len(files)} files")

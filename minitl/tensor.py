@@ -269,7 +269,11 @@ class Tensor:
 
     def to(self, device: str) -> Tensor:
         """Return this tensor on ``device``: itself where it is there already, else a copy without history."""
-        return self if device == self.device else Tensor(self.array, self.requires_grad and self.is_leaf, device)
+        if device == self.device:
+            return self
+        moved = move(self.array, device)
+        copy = moved.copy() if moved is self.array else moved  # two devices may have the same memory
+        return Tensor(copy, self.requires_grad and self.is_leaf, device)
 
     @staticmethod
     def _wrap(array: Array, device: str) -> Tensor:

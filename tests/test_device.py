@@ -1,9 +1,10 @@
-"""Device names: one works now, two have a clear answer, everything else is a mistake."""
+"""Device names: two work now, one has a clear answer, everything else is a mistake."""
 
 from typing import Any
 
 import numpy as np
 import pytest
+from simulator import needs_compiler
 
 from minitl import Tensor, nn
 from minitl.device import check_device, module_of, move
@@ -19,10 +20,35 @@ USES = [
 
 
 @pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("device", ["cuda", "cuda:1", "cudasim"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_planned_devices(use: Any, device: str) -> None:
     with pytest.raises(DeviceError, match=rf"device '{device}': .* not part of this version; use 'cpu'"):
         use(device)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_the_simulator_without_a_compiler(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(
+        DeviceError, match=r"device 'cudasim': .*CXX names 'no-such-compiler', which is not a program here"
+    ):
+        use("cudasim")
+
+
+@needs_compiler
+def test_the_simulator_has_memory_of_its_own() -> None:
+    """Both devices hold NumPy arrays, and a tensor that was moved is a copy all the same."""
+    there = Tensor([1.0, 2.0], requires_grad=True)
+    here = there.to("cudasim")
+    here.copy_(np.zeros(2, np.float32))
+    assert there.numpy().tolist() == [1.0, 2.0]
+    assert here.requires_grad
+    assert here.to("cudasim") is here
+    with pytest.raises(ValueError, match="tensors on different devices, 'cpu' and 'cudasim'"):
+        there + here
+    layer = nn.Linear(2, 2)
+    before = layer.weight.array
+    assert not np.may_share_memory(layer.to("cudasim").weight.array, before)
 
 
 @pytest.mark.parametrize("use", USES)

@@ -63,7 +63,7 @@ def implementations(folder: str) -> list[Implementation]:
     for module in modules(folder):
         devices = FILES[module.__name__.rpartition(".")[2]]
         found += [Implementation(module, kind) for kind in devices if is_here(kind)]
-    for kind in IMPLEMENTATIONS:
+    for kind in filter(is_here, IMPLEMENTATIONS):
         chosen = Implementation(select(folder, kind), kind)
         if chosen not in found:
             found.append(chosen)

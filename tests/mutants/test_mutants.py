@@ -105,6 +105,7 @@ def test_another_minitl_is_noticed(project: Path, tmp_path: Path) -> None:
         (1, ("call", "AssertionError"), "failed"),
         (1, ("call", "ValueError"), "failed"),
         (1, ("call", "NameError"), "broken"),
+        (1, ("call", "BuildError"), "broken"),
         (1, ("setup", "AssertionError"), "broken"),
         (2, ("collect", "CollectError"), "broken"),
     ],
