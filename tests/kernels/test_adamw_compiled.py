@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minitl.kernels.adamw import Segment, cpu, reference
+from minitl.kernels.adamw.table import CHUNK
 
 f32 = np.float32
 
@@ -18,7 +19,7 @@ f32 = np.float32
 def test_it_gives_the_bits_of_the_reference(torch_compat: bool, beta1: float, dtype: Any) -> None:
     """Every operation rounds by itself: a small buffer, one of several chunks, and rows that rest."""
     random = np.random.default_rng(0)
-    for size in (0, 1, 7, 1000, 3 * cpu.CHUNK + 5):
+    for size in (0, 1, 7, 1000, 3 * CHUNK + 5):
         buffers = [(random.standard_normal(size) * 10.0 ** random.integers(-9, 3, size)).astype(dtype) for _ in "pgmv"]
         buffers[3] **= 2
         table = [
