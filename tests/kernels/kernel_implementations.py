@@ -63,7 +63,9 @@ def implementations(folder: str) -> list[Implementation]:
     for module in modules(folder):
         devices = FILES[module.__name__.rpartition(".")[2]]
         found += [Implementation(module, kind) for kind in devices if is_here(kind)]
-    for kind in filter(is_here, IMPLEMENTATIONS):
+    for kind in IMPLEMENTATIONS:
+        if kind == "cudasim" and not is_here(kind):  # without a C++ compiler
+            continue
         chosen = Implementation(select(folder, kind), kind)
         if chosen not in found:
             found.append(chosen)
