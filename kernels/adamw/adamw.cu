@@ -2,7 +2,8 @@
 //
 // A block for each line of a table of chunks (table.py): begin, end, segment, and whether its rows rest, which is not
 // used here. Every element is read once and, but for the gradient, written once. Each operation is rounded by itself,
-// as the reference's are: CUDA would else make one instruction of a multiplication and an addition.
+// as the reference's are: CUDA would else make one instruction of a multiplication and an addition. (In __launch_bounds__
+// the 1 lets a thread have all the registers it wants; a guess by the compiler would spill.)
 #include "arithmetic.cuh"
 
 // The columns of the table of options, as in table.py.
@@ -15,7 +16,7 @@ __device__ __forceinline__ float plus(float a, float b) { return __fadd_rn(a, b)
 __device__ __forceinline__ double plus(double a, double b) { return __dadd_rn(a, b); }
 
 template <class T>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 1)
     adamw_update(T* __restrict__ parameters, const T* __restrict__ gradients, T* __restrict__ first_moment,
                  T* __restrict__ second_moment, const int64* __restrict__ table, const T* __restrict__ all_options) {
     const int64* line = table + 4 * (int64)blockIdx.x;
@@ -34,7 +35,7 @@ __global__ void __launch_bounds__(256)
 
 // PyTorch's operations in PyTorch's order: both moments are products and sums in double, rounded once.
 template <class T>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 1)
     adamw_update_of_torch(T* __restrict__ parameters, const T* __restrict__ gradients, T* __restrict__ first_moment,
                           T* __restrict__ second_moment, const int64* __restrict__ table,
                           const T* __restrict__ all_options) {
@@ -56,7 +57,7 @@ __global__ void __launch_bounds__(256)
 
 // sums (chunks): the sum of the squares of `chunk` elements, in double: 1e20 squared is more than a float holds
 template <class T>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 1)
     sum_of_squares(const T* __restrict__ x, double* __restrict__ sums, int64 count, int64 chunk) {
     const int64 begin = (int64)blockIdx.x * chunk;
     double total = 0;

@@ -6,6 +6,7 @@
 // which the caches hold, and what is written is the result and two numbers a row. No two warps write the same number.
 #include "dropout.cuh"
 
+// (In __launch_bounds__ the 1 lets a thread have all the registers it wants: a guess by the compiler would spill.)
 constexpr int WARPS = 4;         // of a block
 constexpr int COLUMNS_HELD = 4;  // columns that a lane adds up at once; for wider heads the keys are gone through again
 
@@ -77,7 +78,7 @@ __device__ __forceinline__ void write_row(T* __restrict__ x, const T (&sums)[COL
 }
 
 template <class T>
-__global__ void __launch_bounds__(WARPS* WARP_SIZE)
+__global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ context,
                       T* __restrict__ log_sum_exp, const int64* __restrict__ offsets,
                       const int64* __restrict__ sentences, const uint64* __restrict__ firsts, int64 tokens, int heads,
@@ -136,7 +137,7 @@ struct Backward {
 };
 
 template <class T>
-__global__ void __launch_bounds__(WARPS* WARP_SIZE)
+__global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     attention_grad_queries(const T* __restrict__ grad_context, const T* __restrict__ q, const T* __restrict__ k,
                            const T* __restrict__ v, const T* __restrict__ log_sum_exp, T* totals, T* means, T* inners,
                            T* __restrict__ grad_q, const int64* __restrict__ offsets,
@@ -186,7 +187,7 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE)
 
 // After attention_grad_queries: here the warp's row is a key, and the lanes take the queries.
 template <class T>
-__global__ void __launch_bounds__(WARPS* WARP_SIZE)
+__global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     attention_grad_keys(const T* __restrict__ grad_context, const T* __restrict__ q, const T* __restrict__ k,
                         const T* __restrict__ v, const T* __restrict__ log_sum_exp, T* totals, T* means, T* inners,
                         T* __restrict__ grad_k, T* __restrict__ grad_v, const int64* __restrict__ offsets,
