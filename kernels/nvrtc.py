@@ -20,7 +20,9 @@ from minitl.kernels.cudasim import flatten
 OPTIONS = ("-std=c++17", "-ftz=true")
 NO_SPILLS = ("--ptxas-options=-v", "--ptxas-options=--warn-on-spills", "--ptxas-options=-Werror")
 SPILL = re.compile(r"Function properties for (\S+)\n[^\n]*?([1-9]\d*) bytes spill stores")
+THREADS = re.compile(r"\.entry (\S+)\([^)]*\)\s*\.maxntid (\d+), (\d+), (\d+)")
 USE = re.compile(r"entry function '(\S+)'.*?Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?", re.DOTALL)
+MOST_THREADS = 1024  # of a block, where a kernel does not say
 HOW_TO_GET_IT = 'NVRTC is not installed: pip install "minitl[nvrtc]"'
 
 
@@ -33,13 +35,54 @@ class Card(NamedTuple):
 
     Attributes:
         name: of the instantiation.
+        threads: of the largest block, as ``__launch_bounds__`` says.
         registers: of a thread, of 255.
         shared_bytes: of a block, static.
     """
 
     name: str
+    threads: int
     registers: int
     shared_bytes: int
+
+
+class Multiprocessor(NamedTuple):
+    """What the blocks on one multiprocessor share (CUDA C++ Programming Guide, "Technical Specifications per Compute
+    Capability").
+    """
+
+    warps: int
+    blocks: int
+    shared_bytes: int
+    registers: int = 65536
+
+
+MULTIPROCESSORS = {
+    75: Multiprocessor(32, 16, 64 * 1024),
+    80: Multiprocessor(64, 32, 164 * 1024),
+    86: Multiprocessor(48, 16, 100 * 1024),
+    89: Multiprocessor(48, 24, 100 * 1024),
+    90: Multiprocessor(64, 32, 228 * 1024),
+    100: Multiprocessor(64, 32, 228 * 1024),
+    120: Multiprocessor(48, 24, 100 * 1024),
+}
+RESERVED_BYTES = 1024  # of shared memory, for each block, by the system (from 8.0 on)
+
+
+def resident_warps(card: Card, architecture: int) -> int:
+    """Return how many warps of a kernel a multiprocessor holds at once, in whole blocks: what hides its waiting.
+
+    >>> resident_warps(Card("two blocks' worth of registers", 512, 64, 0), 90)
+    32
+    >>> resident_warps(Card("as many as there is room for", 256, 32, 0), 90)
+    64
+    """
+    limits = MULTIPROCESSORS[architecture]
+    warps = -(-card.threads // 32)
+    registers = -(-card.registers * 32 // 256) * 256 * warps  # a warp gets them in portions of 256
+    by_registers = limits.registers // registers
+    by_memory = limits.shared_bytes // (card.shared_bytes + RESERVED_BYTES)
+    return warps * min(limits.blocks, limits.warps // warps, by_registers, by_memory)
 
 
 def compile_file(path: Path, instantiations: list[str], architecture: int) -> list[Card]:
@@ -62,12 +105,15 @@ def compile_file(path: Path, instantiations: list[str], architecture: int) -> li
         options = [*OPTIONS, f"-arch=sm_{architecture}", f"-I{headers}", *NO_SPILLS]
         pointers = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         failed = library.nvrtcCompileProgram(program, len(options), pointers)
-        log = _log(program)
+        log = _text(program, "ProgramLog")
         if failed:
             spills = [f"{mangled} spills {size} bytes of registers" for mangled, size in SPILL.findall(log)]
             raise NvrtcError("\n".join([f"{path.name} for sm_{architecture}:", *(spills or [log.strip()])]))
         uses = {mangled: (int(registers), int(shared or 0)) for mangled, registers, shared in USE.findall(log)}
-        return [Card(name, *uses[_lowered(program, name)]) for name in instantiations]
+        blocks = {mangled: int(x) * int(y) * int(z) for mangled, x, y, z in THREADS.findall(_text(program, "PTX"))}
+        mangled_names = [_lowered(program, name) for name in instantiations]
+        pairs = zip(instantiations, mangled_names, strict=True)
+        return [Card(name, blocks.get(mangled, MOST_THREADS), *uses[mangled]) for name, mangled in pairs]
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
 
@@ -91,11 +137,12 @@ def _check(code: int) -> None:
         raise NvrtcError(_library()[0].nvrtcGetErrorString(code).decode())
 
 
-def _log(program: Any) -> str:
+def _text(program: Any, what: str) -> str:
+    """Return the ``ProgramLog`` or the ``PTX`` (NVIDIA's portable assembly) of a compiled program."""
     size = ctypes.c_size_t()
-    _check(_library()[0].nvrtcGetProgramLogSize(program, ctypes.byref(size)))
+    _check(getattr(_library()[0], f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
     text = ctypes.create_string_buffer(size.value)
-    _check(_library()[0].nvrtcGetProgramLog(program, text))
+    _check(getattr(_library()[0], f"nvrtcGet{what}")(program, text))
     return text.value.decode(errors="replace")
 
 

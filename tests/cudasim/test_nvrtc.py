@@ -64,6 +64,7 @@ def test_cards(tmp_path: Path) -> None:
     cards = nvrtc.compile_file(written(tmp_path, SHARES), names, 90)
     assert [card.name for card in cards] == names
     assert [card.shared_bytes for card in cards] == [512, 1024]
+    assert [card.threads for card in cards] == [1024, 1024], "nothing said: any block"
     assert all(0 < card.registers < 64 for card in cards)
 
 
@@ -72,6 +73,22 @@ def test_a_program_of_ours() -> None:
     program = gelu.PROGRAM
     cards = nvrtc.compile_file(program.file, program.instantiations, 75)
     assert [card.name for card in cards] == program.instantiations
+    assert {card.threads for card in cards} == {256}
+
+
+@pytest.mark.parametrize(
+    ("card", "architecture", "warps"),
+    [
+        (("registers decide", 256, 65, 0), 90, 24),  # 72 each, in portions: 18,432 a block, three blocks
+        (("shared memory decides", 128, 16, 48 * 1024), 80, 12),  # three blocks of 49 KiB in 164
+        (("blocks decide", 32, 16, 0), 86, 16),
+        (("warps decide", 1024, 32, 0), 120, 32),  # the second block would need 16 more than there are
+        (("it fits exactly", 512, 32, 0), 75, 32),
+    ],
+    ids=str,
+)
+def test_resident_warps(card: tuple[str, int, int, int], architecture: int, warps: int) -> None:
+    assert nvrtc.resident_warps(nvrtc.Card(*card), architecture) == warps
 
 
 def test_without_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
