@@ -7,6 +7,7 @@ a GPU's compiler takes.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from minitl.kernels.launch import Array
 #: What the dtypes of kernels are called in CUDA C++.
 TYPES = {"float32": "float", "float64": "double"}
 C_TYPES = {**TYPES, "uint32": "unsigned int", "bool": "bool"}
+
+#: Whether each launch runs under the address and undefined-behaviour sanitizers, in a process of its own.
+SANITIZE = os.environ.get("MINITL_CUDASIM_SANITIZE") == "1"
 
 THREADS = 256  # of a block, where nothing speaks for another number
 MOST_BLOCKS = 2**16  # of a kernel whose threads go through the elements in strides as long as the grid
@@ -66,7 +70,7 @@ class Program:
             arguments: arrays (None is a null pointer) and NumPy scalars, of exactly the kernel's types.
         """
         if self._module is None:
-            self._module = Module(self.file, self.instantiations)
+            self._module = Module(self.file, self.instantiations, sanitize=SANITIZE)
         kernel = self._module.kernel(_of_type(name, C_TYPES[like.dtype.name]))
         kernel(_three(grid), _three(threads), arguments)
 
