@@ -19,7 +19,7 @@ from minitl.kernels.launch import Array
 
 #: What the dtypes of kernels are called in CUDA C++.
 TYPES = {"float32": "float", "float64": "double"}
-C_TYPES = {**TYPES, "uint32": "unsigned int", "bool": "bool"}
+C_TYPES = {**TYPES, "uint32": "unsigned int"}
 
 #: Whether each launch runs under the address and undefined-behaviour sanitizers, in a process of its own.
 SANITIZE = os.environ.get("MINITL_CUDASIM_SANITIZE") == "1"

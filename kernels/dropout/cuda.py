@@ -8,21 +8,19 @@ from types import ModuleType
 import numpy as np
 
 from minitl.kernels.launch import Array, array_module, check_dropout, check_floats, check_rows
-from minitl.kernels.program import C_TYPES, THREADS, Program, blocks_for, dropout_options, per_type
+from minitl.kernels.philox.cuda import words
+from minitl.kernels.program import THREADS, Program, blocks_for, dropout_options, per_type
 
-PROGRAM = Program(__file__, [*per_type("drop"), f"kept<{C_TYPES['bool']}>"])
+PROGRAM = Program(__file__, per_type("drop"))
 
 
 def keep_mask(
     shape: tuple[int, ...], *, probability: float, seed: int, call: int, first: int = 0, xp: ModuleType
 ) -> Array:
     check_dropout(probability, seed=seed, call=call, first=first)
-    keep: Array = xp.empty(shape, np.bool_)
-    if keep.size:
-        threshold = np.uint32(math.floor(probability * 2**32))
-        numbers = np.int64(keep.size), np.uint64(first), threshold, np.uint64(seed), np.uint64(call)
-        PROGRAM.launch("kept", keep, blocks_for(keep.size // 4 + 2), THREADS, keep, *numbers)
-    return keep
+    threshold = math.floor(probability * 2**32)
+    mask: Array = words(math.prod(shape), seed=seed, call=call, first=first, xp=xp) >= threshold
+    return mask.reshape(shape)
 
 
 def forward(x: Array, *, probability: float, seed: int, call: int, first: int = 0, rows: Array | None = None) -> Array:

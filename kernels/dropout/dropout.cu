@@ -24,19 +24,3 @@ __global__ void __launch_bounds__(256)
         }
     }
 }
-
-// keep (count,): 1 for each element that is kept, from `first` on; one thread for each Philox block
-template <class Byte>
-__global__ void __launch_bounds__(256)
-    kept(Byte* __restrict__ keep, int64 count, uint64 first, uint32 threshold, uint64 seed, uint64 call) {
-    const int64 skipped = (int64)(first & 3), blocks = (count + skipped + 3) / 4;
-    const int64 stride = (int64)gridDim.x * blockDim.x;
-    for (int64 block = (int64)blockIdx.x * blockDim.x + threadIdx.x; block < blocks; block += stride) {
-        const uint4 four = philox_block(seed, call, (first >> 2) + block);
-        const uint32 words[4] = {four.x, four.y, four.z, four.w};
-        for (int word = 0; word < 4; ++word) {
-            const int64 i = 4 * block + word - skipped;
-            if (0 <= i && i < count) keep[i] = words[word] >= threshold;
-        }
-    }
-}
