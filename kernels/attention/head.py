@@ -37,7 +37,6 @@ from minitl.kernels.attention.operands import (
     address,
     draw,
     head_rows,
-    place,
     product,
     rounded_up,
     transpose,
@@ -54,6 +53,7 @@ from minitl.kernels.attention.weights import (
     weigh_again,
 )
 from minitl.kernels.compiled import compiled
+from minitl.kernels.matmul.packing import place
 from minitl.kernels.matmul.tile import ROWS
 
 

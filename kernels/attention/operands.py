@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 
 from minitl.kernels.compiled import compiled
 from minitl.kernels.matmul.moving import transpose_elements
+from minitl.kernels.matmul.packing import place
 from minitl.kernels.matmul.tile import AVX512, ROWS, VECTOR_BYTES, make_tile, narrow_tile
 from minitl.kernels.philox.cpu import fill_words
 from minitl.kernels.scratch import CACHE_LINE
@@ -59,12 +60,6 @@ def rounded_up(count: Any, multiple: Any) -> Any:
 def address(x: Any) -> Any:
     """Return where an array begins, as a signed number: a signed and an unsigned one Numba would add as floats."""
     return np.int64(x.ctypes.data)
-
-
-@compiled
-def place(x: Any, row: Any, column: Any) -> Any:
-    """Return the address of an element of a matrix."""
-    return address(x) + (row * x.shape[1] + column) * x.itemsize
 
 
 @compiled

@@ -92,7 +92,7 @@ def _numbers_per_step(like: Any) -> Callable[[Any], int]:
 
 
 @inner
-def _place(x: Any, row: Any, column: Any) -> Any:
+def place(x: Any, row: Any, column: Any) -> Any:
     """Return the address of an element of a matrix, as a signed number."""
     return np.int64(x.ctypes.data) + (row * x.shape[1] + column) * x.itemsize
 
@@ -111,12 +111,12 @@ def pack_panel(b: Any, transposed: Any, panel: Any, number: Any) -> None:
         done = done // lanes * lanes
         for j in range(0, columns, lanes):
             for s in range(0, done, lanes):
-                transpose_operands(panel, _place(b, first + j, s * per_step), b_row, _place(panel, s, j), panel_row)
+                transpose_operands(panel, place(b, first + j, s * per_step), b_row, place(panel, s, j), panel_row)
     elif exist == width:
-        copy_panel(panel, _place(b, 0, first), b_row, _place(panel, 0, 0), panel_row, VECTOR_BYTES, done)
+        copy_panel(panel, place(b, 0, first), b_row, place(panel, 0, 0), panel_row, VECTOR_BYTES, done)
     else:
         for j in range(0, columns, lanes):
-            copy_vector(panel, _place(b, 0, first + j), b_row, _place(panel, 0, j), panel_row, VECTOR_BYTES, done)
+            copy_vector(panel, place(b, 0, first + j), b_row, place(panel, 0, j), panel_row, VECTOR_BYTES, done)
     for s in range(done if columns == width else 0, steps):  # what fills no vector
         for j in range(columns if s < done else 0, width):
             if j >= exist:
@@ -139,7 +139,7 @@ def pack_tile_across(a: Any, flat: Any, number: Any) -> None:
         exists = row < a.shape[0]
         if exists:
             target = np.int64(flat.ctypes.data) + begin * flat.itemsize
-            copy_along(flat, _place(a, row, 0), target, vectors)
+            copy_along(flat, place(a, row, 0), target, vectors)
         for s in range(vectors * lanes if exists else 0, steps):
             flat[begin + s] = operand_along(flat, a, row, s) if exists else 0
 
@@ -153,10 +153,10 @@ def pack_tiles_down(a: Any, tiles: Any, number: Any) -> None:
     last = min(number + TILES_TOGETHER, tiles.shape[0])
     filled = min(last, a.shape[1] // ROWS)  # tiles before this one have all their rows
     if filled == number + TILES_TOGETHER:
-        copy_tiles(tiles, _place(a, 0, number * ROWS), row, _place(tiles, number, 0), tile_row, tile_size, whole)
+        copy_tiles(tiles, place(a, 0, number * ROWS), row, place(tiles, number, 0), tile_row, tile_size, whole)
     else:
         for t in range(number, filled):
-            copy_tile(tiles, _place(a, 0, t * ROWS), row, _place(tiles, t, 0), tile_row, tile_size, whole)
+            copy_tile(tiles, place(a, 0, t * ROWS), row, place(tiles, t, 0), tile_row, tile_size, whole)
     for t in range(number, last):
         for s in range(whole if t < filled else 0, steps):
             for i in range(ROWS):
