@@ -11,6 +11,14 @@ struct Dropout {
     uint64 seed, call;
 };
 
+// What a launcher gives. `base_call`, where it is not null, is added to the call: a CUDA graph, whose arguments stay as they
+// were recorded, finds the number of its first call there.
+template <class A>
+__device__ __forceinline__ Dropout<A> dropout_of(uint32 threshold, A keep_scale, uint64 seed, uint64 call,
+                                                 const uint64* base_call) {
+    return {threshold, keep_scale, seed, base_call ? call + *base_call : call};
+}
+
 // Return `value` after dropout. A dropped infinity or NaN is 0, too.
 template <class A>
 __device__ __forceinline__ A dropped(A value, const Dropout<A>& dropout, uint64 number) {

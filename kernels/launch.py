@@ -5,7 +5,7 @@ A fast kernel reads memory as it was told to: where NumPy would broadcast a wron
 strides, it reads something else, or outside the array. So every implementation begins with the checks below, and the
 mistake is found on every machine, with the same words.
 
-This is the only file of the project that will import CuPy, and it will do so lazily.
+This is the only file of the project that imports CuPy, and it does so when a GPU is first asked for.
 """
 
 from __future__ import annotations
@@ -23,8 +23,63 @@ import numpy.typing as npt
 #: checker sees NumPy's type.
 Array: TypeAlias = npt.NDArray[Any]
 
-#: The dtypes that kernels compute in.
+#: The dtypes that every kernel takes.
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+#: Those that some CUDA kernels take for activations, too; NumPy knows the first when ml_dtypes has been imported.
+SHORT_FLOATS = ("bfloat16", "float16")
+OLDEST_CUPY = 14  # its is_available() never raises, and it knows bfloat16
+HOW_TO_GET_CUPY = 'pip install "minitl[cuda]"'
+
+
+def cupy_or_none() -> ModuleType | None:
+    """Import CuPy and return it; None where it is not installed. It can be imported without a GPU."""
+    try:
+        import cupy
+    except ImportError:
+        return None
+    module: ModuleType = cupy
+    return module
+
+
+def cuda_problem() -> str | None:
+    """Return why GPUs cannot be used here, with what to do about it; None if they can."""
+    cupy = cupy_or_none()
+    if cupy is None:
+        return f"CuPy, which holds arrays on a GPU, is not installed: {HOW_TO_GET_CUPY}"
+    if int(cupy.__version__.split(".")[0]) < OLDEST_CUPY:
+        return f"CuPy {cupy.__version__} is too old, {OLDEST_CUPY} is needed: {HOW_TO_GET_CUPY}"
+    if not cupy.cuda.is_available():
+        return "CuPy finds no GPU with a driver that fits it; nvidia-smi shows which there are"
+    return None
+
+
+@functools.cache
+def bfloat16() -> np.dtype[Any]:
+    """Return the dtype of arrays of bfloat16, which NumPy has from the package ml_dtypes.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise ImportError(f"arrays of bfloat16 need the package ml_dtypes: {HOW_TO_GET_CUPY}") from None
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def is_short(dtype: np.dtype[Any]) -> bool:
+    """Tell whether a dtype is one of the two floats of 16 bits. (NumPy's ``kind`` of bfloat16 is "V".)"""
+    return dtype.name in SHORT_FLOATS
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Tell whether a dtype holds floats, bfloat16 among them."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which kernels compute for ``dtype``: float32 for the floats of 16 bits, else itself."""
+    return FLOATS[0] if is_short(dtype) else dtype
 
 
 def array_module(array: Array) -> ModuleType:
@@ -36,6 +91,11 @@ def array_module(array: Array) -> ModuleType:
     if isinstance(array, np.ndarray):
         return np
     return sys.modules[type(array).__module__.partition(".")[0]]
+
+
+def on_gpu(array: Array) -> bool:
+    """Tell whether an array lies in the memory of a GPU; the simulator's arrays are NumPy's."""
+    return not isinstance(array, np.ndarray)
 
 
 def is_array(value: object) -> bool:
@@ -79,6 +139,31 @@ def check_floats(**arrays: Array | None) -> None:
             continue
         if first not in FLOATS:
             raise TypeError(f"{name} must be float32 or float64, not {first}")
+        _check_memory(name, array)
+
+
+def check_activations(parameters: dict[str, Array | None] | None = None, /, **activations: Array | None) -> None:
+    """Like :func:`check_floats`, for a kernel whose activations may also have 16 bits.
+
+    Args:
+        parameters: by name, what then is float32: weights, statistics and their gradients; in all other cases they have
+            the dtype of the activations.
+        activations: the others; the first is not None.
+
+    Raises:
+        TypeError, ValueError: as check_floats.
+    """
+    parameters = parameters or {}
+    first = next(array for array in activations.values() if array is not None).dtype
+    if not is_short(first):
+        check_floats(**activations, **parameters)
+        return
+    present = [(name, array) for name, array in (*activations.items(), *parameters.items()) if array is not None]
+    for name, array in present:
+        wanted = first if name in activations else wide(first)
+        if array.dtype != wanted:
+            found = ", ".join(f"{name}: {array.dtype}" for name, array in present)
+            raise TypeError(f"beside activations of {first}, {name} must be {wanted}; got {found}")
         _check_memory(name, array)
 
 

@@ -1,36 +1,84 @@
 """A ``.cu`` file as a program: compiled on first use, launched with checked arguments.
 
-The simulator (``cudasim/``) compiles and runs it, on NumPy arrays. The text and the list of its instantiations are what
-a GPU's compiler takes.
+CuPy arrays: NVRTC compiles the text and the GPU runs it. NumPy arrays: the simulator (``cudasim/``) does both. The text
+and the names of its instantiations are the same.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from minitl.kernels.cudasim import Module
-from minitl.kernels.launch import Array
+from minitl.kernels.cudasim import Module, flatten
+from minitl.kernels.launch import Array, array_module, on_gpu, wide
 
 #: What the dtypes of kernels are called in CUDA C++.
 TYPES = {"float32": "float", "float64": "double"}
-C_TYPES = {**TYPES, "uint32": "unsigned int"}
+SHORT_TYPES = {"bfloat16": "__nv_bfloat16", "float16": "__half"}
+C_TYPES = {**TYPES, **SHORT_TYPES, "uint32": "unsigned int"}
 
-#: Whether each launch runs under the address and undefined-behaviour sanitizers, in a process of its own.
+#: Whether the simulator runs each launch under the address and undefined-behaviour sanitizers, in a process of its own.
 SANITIZE = os.environ.get("MINITL_CUDASIM_SANITIZE") == "1"
+#: As nvrtc.py compiles them in CI.
+OPTIONS = ("-std=c++17", "--device-as-default-execution-space")
 
 THREADS = 256  # of a block, where nothing speaks for another number
 MOST_BLOCKS = 2**16  # of a kernel whose threads go through the elements in strides as long as the grid
+SHARED_BYTES = 48 * 1024  # of dynamic shared memory that a block has; more has to be asked for
+
+
+class _Library(Protocol):
+    """What a compiler makes of a file: CuPy's RawModule and the simulator's Module."""
+
+    def kernel(self, name: str) -> Any: ...
+
+
+class _GpuModule:
+    """A file compiled by NVRTC, with the launch that the simulator's kernels have."""
+
+    def __init__(self, xp: Any, file: Path, instantiations: Sequence[str]) -> None:
+        self._module = xp.RawModule(code=flatten(file), options=OPTIONS, name_expressions=list(instantiations))
+        self._names, self._file = list(instantiations), file
+        self._kernels: dict[str, Any] = {}
+
+    def kernel(self, name: str) -> Any:
+        if name not in self._kernels:
+            if name not in self._names:
+                raise KeyError(f"{self._file.name} was compiled for {', '.join(self._names)}, not for {name}")
+            self._kernels[name] = _GpuKernel(self._module.get_function(name))
+        return self._kernels[name]
+
+
+class _GpuKernel:
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._shared_memory = SHARED_BYTES
+
+    def __call__(self, grid: Any, block: Any, arguments: Sequence[Any], *, shared_memory: int = 0) -> None:
+        if shared_memory > self._shared_memory:
+            self._function.max_dynamic_shared_size_bytes = self._shared_memory = shared_memory
+        # a null pointer of CuPy's would be a Python integer, whose width it guesses
+        given = tuple(np.uint64(0) if argument is None else argument for argument in arguments)
+        self._function(grid, block, given, shared_mem=shared_memory)
 
 
 def per_type(*names: str) -> list[str]:
     """Return ``name<float>`` and ``name<double>`` for each name; ``name<,2>`` becomes ``name<float,2>``."""
     return [_of_type(name, kind) for name in names for kind in TYPES.values()]
+
+
+def per_short_type(*names: str, forward_only: Sequence[str] = ()) -> list[str]:
+    """Return the instantiations for the types of 16 bits: bfloat16 of all names, and of those in ``forward_only`` half,
+    in which nothing is trained.
+    """
+    both = [_of_type(name, kind) for name in forward_only for kind in SHORT_TYPES.values()]
+    return [_of_type(name, SHORT_TYPES["bfloat16"]) for name in names] + both
 
 
 def _of_type(name: str, kind: str) -> str:
@@ -42,24 +90,61 @@ def blocks_for(count: int, threads: int = THREADS) -> int:
     return max(1, min(-(-count // threads), MOST_BLOCKS))
 
 
-def dropout_options(probability: float, seed: int, call: int, x: Array) -> tuple[np.generic, ...]:
-    """Return what kernels take for a dropout on ``x``: threshold, scale of what is kept, seed and call."""
+class DeviceCall(int):
+    """The number of a call that only the GPU knows: this number plus the one that lies in its memory.
+
+    A CUDA graph is recorded once and run in every step; numbers in it stay as they are, memory does not.
+
+    Attributes:
+        base: (1,) uint64, on the device.
+    """
+
+    base: Array
+
+    def __new__(cls, offset: int, base: Array) -> DeviceCall:
+        call = super().__new__(cls, offset)
+        call.base = base
+        return call
+
+
+def dropout_options(probability: float, seed: int, call: int, x: Array) -> tuple[Any, ...]:
+    """Return what kernels take for a dropout on ``x``, in the order of ``dropout_of`` in dropout.cuh.
+
+    That is a threshold, the scale of what is kept, seed, call, and an array whose number is added to the call, or None.
+    """
     threshold = np.uint32(math.floor(probability * 2**32))
-    return threshold, x.dtype.type(1 / (1 - probability)), np.uint64(seed), np.uint64(call)
+    scale = wide(x.dtype).type(1 / (1 - probability))
+    return threshold, scale, np.uint64(seed), np.uint64(call), call.base if isinstance(call, DeviceCall) else None
 
 
 class Program:
     """A ``.cu`` file beside its launcher, and which instantiations of its templates there are."""
 
-    def __init__(self, launcher: str, instantiations: Sequence[str]) -> None:
-        """Take the launcher's ``__file__``: ``gelu/cuda.py`` launches ``gelu/gelu.cu``."""
+    def __init__(
+        self, launcher: str, instantiations: Sequence[str], *, file: str | None = None, architecture: int = 75
+    ) -> None:
+        """Take the launcher's ``__file__``: ``gelu/cuda.py`` launches ``gelu/gelu.cu``, unless ``file`` names another.
+
+        Args:
+            launcher: path of the module.
+            instantiations: all there are, ``name<float>`` or ``name<float,...>``.
+            file: beside the launcher.
+            architecture: the oldest that runs them: 75 for compute capability 7.5.
+        """
         folder = Path(launcher).parent
-        self.file = folder / f"{folder.name}.cu"
+        self.file = folder / (file or f"{folder.name}.cu")
         self.instantiations = list(instantiations)
-        self._module: Module | None = None
+        self.architecture = architecture
+        self._libraries: dict[tuple[str, bool], _Library] = {}
 
     def launch(
-        self, name: str, like: Array, grid: int | tuple[int, ...], threads: int | tuple[int, ...], *arguments: Any
+        self,
+        name: str,
+        like: Array,
+        grid: int | tuple[int, ...],
+        threads: int | tuple[int, ...],
+        *arguments: Any,
+        shared_memory: int = 0,
     ) -> None:
         """Run ``name`` for the type of ``like``: ``name<,2>`` is ``name<float,2>`` for float32.
 
@@ -68,11 +153,34 @@ class Program:
             like: an array.
             grid, threads: how many blocks, of how many threads; a number is one dimension.
             arguments: arrays (None is a null pointer) and NumPy scalars, of exactly the kernel's types.
+            shared_memory: bytes of dynamic shared memory.
         """
-        if self._module is None:
-            self._module = Module(self.file, self.instantiations, sanitize=SANITIZE)
-        kernel = self._module.kernel(_of_type(name, C_TYPES[like.dtype.name]))
-        kernel(_three(grid), _three(threads), arguments)
+        kind = C_TYPES[like.dtype.name]
+        kernel = self._library(kind, like).kernel(_of_type(name, kind))
+        kernel(_three(grid), _three(threads), arguments, shared_memory=shared_memory)
+
+    def _library(self, kind: str, like: Array) -> _Library:
+        """Return the instantiations of one type, compiled: the others may never be needed."""
+        key = kind, on_gpu(like)
+        if key not in self._libraries:
+            names = [
+                name for name in self.instantiations if name.partition("<")[2].startswith((f"{kind}>", f"{kind},"))
+            ]
+            self._libraries[key] = (
+                _GpuModule(array_module(like), self.file, names)
+                if on_gpu(like)
+                else Module(self.file, names, sanitize=SANITIZE)
+            )
+        return self._libraries[key]
+
+
+def all_programs() -> list[Program]:
+    """Return the programs of every kernel folder's ``cuda.py``, in the order of the folders."""
+    found = []
+    for folder in sorted(path.parent.name for path in Path(__file__).parent.glob("*/cuda.py")):
+        module = importlib.import_module(f"minitl.kernels.{folder}.cuda")
+        found += [value for value in vars(module).values() if isinstance(value, Program)]
+    return found
 
 
 def _three(size: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from importlib import import_module
 from types import ModuleType
 
 # What "auto" runs on each kind of device.
-IMPLEMENTATIONS = {"cpu": "cpu", "cudasim": "cuda"}
+IMPLEMENTATIONS = {"cpu": "cpu", "cuda": "cuda", "cudasim": "cuda"}
 CHOICES = ("auto", "reference")
 
 _default = os.environ.get("MINITL_KERNELS", "auto")

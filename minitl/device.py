@@ -1,8 +1,8 @@
 """Where arrays live, and what computes with them.
 
 ``"cpu"``      NumPy arrays, and kernels compiled for this processor
-``"cudasim"``  NumPy arrays, too, but the CUDA kernels, which a simulator runs: to test them, and to watch them work
-``"cuda"``     a name with a clear answer until it arrives
+``"cuda"``     CuPy arrays in the memory of a GPU, and CUDA kernels
+``"cudasim"``  NumPy arrays and the CUDA kernels, which a simulator runs: to test them, and to watch them work
 """
 
 from __future__ import annotations
@@ -12,33 +12,47 @@ from types import ModuleType
 import numpy as np
 
 from minitl.errors import DeviceError
-from minitl.kernels.launch import Array, is_array
+from minitl.kernels.launch import Array, cuda_problem, cupy_or_none, is_array
 
-# device kind -> the array module that allocates there
+# device kind -> the array module that allocates there; CuPy joins them when a GPU is first asked for, and found
 _MODULES: dict[str, ModuleType] = {"cpu": np, "cudasim": np}
-
-_PLANNED = {
-    "cuda": "GPU support (CuPy arrays, CUDA kernels) is not part of this version",
-}
+_KINDS = ("cpu", "cuda", "cudasim")
 
 
 def check_device(device: str) -> str:
     """Return ``device`` if tensors can live there; otherwise raise with the reason.
 
     Raises:
-        DeviceError: a name that is no device, a device that this version does not have yet, or ``"cudasim"`` without
-            a C++ compiler.
+        DeviceError: a name that is no device, ``"cuda"`` without CuPy or without a GPU, or ``"cudasim"`` without a C++
+            compiler.
     """
     if not isinstance(device, str):
         raise TypeError(f"a device is a string such as 'cpu', not {type(device).__name__}")
     kind = device.partition(":")[0]
     if kind == "cudasim":
         _check_simulator()
+    if kind == "cuda" and (kind not in _MODULES or device != kind):
+        _check_gpu(device)
     if kind in _MODULES:
         return device
-    if kind in _PLANNED:
-        raise DeviceError(f"device {device!r}: {_PLANNED[kind]}; use 'cpu'")
-    raise DeviceError(f"unknown device {device!r}; use 'cpu'")
+    raise DeviceError(f"unknown device {device!r}; use one of {', '.join(map(repr, _KINDS))}")
+
+
+def _check_gpu(device: str) -> None:
+    problem, cupy = cuda_problem(), cupy_or_none()
+    if problem is None and cupy is not None:
+        number = device.removeprefix("cuda").removeprefix(":") or "0"
+        count = cupy.cuda.runtime.getDeviceCount()
+        if not (number.isascii() and number.isdigit()):
+            problem = f"{number!r} is not the number of a GPU"
+        elif int(number) >= count:
+            problem = f"there {'is 1 GPU' if count == 1 else f'are {count} GPUs'}, counted from 0"
+        elif int(number):
+            problem = f"a process uses one GPU, its first: set CUDA_VISIBLE_DEVICES={number} and say 'cuda'"
+        else:
+            _MODULES["cuda"] = cupy
+    if problem is not None:
+        raise DeviceError(f"device {device!r}: {problem}; or use 'cpu'")
 
 
 def _check_simulator() -> None:

@@ -1,11 +1,14 @@
-"""Device names: two work now, one has a clear answer, everything else is a mistake."""
+"""Device names: what is there works, what is missing has a clear answer, everything else is a mistake."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from simulator import needs_compiler
 
+import minitl.device
+import minitl.kernels.launch
 from minitl import Tensor, nn
 from minitl.device import check_device, module_of, move
 from minitl.errors import DeviceError
@@ -19,11 +22,51 @@ USES = [
 ]
 
 
+class FakeCupy:
+    """As much of CuPy as says whether there is a GPU."""
+
+    def __init__(self, version: str = "14.2.0", gpus: int = 1) -> None:
+        self.__version__ = version
+        self.cuda = SimpleNamespace(is_available=lambda: gpus > 0, runtime=SimpleNamespace(getDeviceCount=lambda: gpus))
+
+
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_planned_devices(use: Any, device: str) -> None:
-    with pytest.raises(DeviceError, match=rf"device '{device}': .* not part of this version; use 'cpu'"):
+@pytest.mark.parametrize(
+    ("cupy", "problem"),
+    [
+        (None, r"CuPy, .* is not installed: pip install \"minitl\[cuda\]\""),
+        (FakeCupy("13.6.0"), r"CuPy 13.6.0 is too old, 14 is needed"),
+        (FakeCupy(gpus=0), "CuPy finds no GPU with a driver"),
+    ],
+)
+def test_a_gpu_that_is_not_there(
+    use: Any, device: str, cupy: Any, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minitl.kernels.launch, "cupy_or_none", lambda: cupy)
+    monkeypatch.delitem(minitl.device._MODULES, "cuda", raising=False)
+    with pytest.raises(DeviceError, match=rf"device '{device}': {problem}.*; or use 'cpu'"):
         use(device)
+
+
+@pytest.mark.parametrize(
+    ("device", "problem"),
+    [
+        ("cuda:2", "there are 2 GPUs, counted from 0"),
+        ("cuda:1", "a process uses one GPU, its first: set CUDA_VISIBLE_DEVICES=1 and say 'cuda'"),
+        ("cuda:x", "'x' is not the number of a GPU"),
+        ("cuda:-1", "'-1' is not the number of a GPU"),
+    ],
+)
+def test_numbers_of_gpus(device: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = FakeCupy(gpus=2)
+    for place in (minitl.kernels.launch, minitl.device):
+        monkeypatch.setattr(place, "cupy_or_none", lambda: two)
+    monkeypatch.delitem(minitl.device._MODULES, "cuda", raising=False)
+    with pytest.raises(DeviceError, match=f"device '{device}': {problem}; or use 'cpu'"):
+        check_device(device)
+    monkeypatch.setitem(minitl.device._MODULES, "cuda", np)  # what a check that succeeds enters
+    assert check_device("cuda:0") == "cuda:0"
 
 
 @pytest.mark.parametrize("use", USES)

@@ -82,11 +82,12 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ context,
                       T* __restrict__ log_sum_exp, const int64* __restrict__ offsets,
                       const int64* __restrict__ sentences, const uint64* __restrict__ firsts, int64 tokens, int heads,
-                      int width, T scale, uint32 threshold, T keep_scale, uint64 seed, uint64 call) {
+                      int width, T scale, uint32 threshold, T keep_scale, uint64 seed, uint64 call,
+                      const uint64* base_call) {
     const Layout layout = {offsets, sentences, firsts, tokens, heads, width};
     const Place at(layout);
     if (!at.exists) return;
-    const Dropout<T> dropout = {threshold, keep_scale, seed, call};
+    const Dropout<T> dropout = dropout_of(threshold, keep_scale, seed, call, base_call);
     const T* query = q + layout.row_start(at.token, at.head);
     T largest = -INFINITY, total = 0;
     for (int64 i = at.lane; i < at.length; i += WARP_SIZE)
@@ -142,12 +143,14 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
                            const T* __restrict__ v, const T* __restrict__ log_sum_exp, T* totals, T* means, T* inners,
                            T* __restrict__ grad_q, const int64* __restrict__ offsets,
                            const int64* __restrict__ sentences, const uint64* __restrict__ firsts, int64 tokens,
-                           int heads, int width, T scale, uint32 threshold, T keep_scale, uint64 seed, uint64 call) {
+                           int heads, int width, T scale, uint32 threshold, T keep_scale, uint64 seed, uint64 call,
+                           const uint64* base_call) {
     const Layout layout = {offsets, sentences, firsts, tokens, heads, width};
     const Place at(layout);
     if (!at.exists) return;
     const Backward<T> backward = {
-        grad_context, q, k, v, log_sum_exp, totals, means, inners, scale, {threshold, keep_scale, seed, call}};
+        grad_context, q, k, v, log_sum_exp, totals, means, inners, scale,
+        dropout_of(threshold, keep_scale, seed, call, base_call)};
     const int64 row = at.head * tokens + at.token;
     T total = 0, mean = 0, inner = 0;
     for (int64 i = at.lane; i < at.length; i += WARP_SIZE) {
@@ -192,12 +195,14 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
                         const T* __restrict__ v, const T* __restrict__ log_sum_exp, T* totals, T* means, T* inners,
                         T* __restrict__ grad_k, T* __restrict__ grad_v, const int64* __restrict__ offsets,
                         const int64* __restrict__ sentences, const uint64* __restrict__ firsts, int64 tokens, int heads,
-                        int width, T scale, uint32 threshold, T keep_scale, uint64 seed, uint64 call) {
+                        int width, T scale, uint32 threshold, T keep_scale, uint64 seed, uint64 call,
+                      const uint64* base_call) {
     const Layout layout = {offsets, sentences, firsts, tokens, heads, width};
     const Place at(layout);
     if (!at.exists) return;
     const Backward<T> backward = {
-        grad_context, q, k, v, log_sum_exp, totals, means, inners, scale, {threshold, keep_scale, seed, call}};
+        grad_context, q, k, v, log_sum_exp, totals, means, inners, scale,
+        dropout_of(threshold, keep_scale, seed, call, base_call)};
     for (int column = 0; column < width; column += COLUMNS_HELD * WARP_SIZE) {
         T sums_k[COLUMNS_HELD] = {}, sums_v[COLUMNS_HELD] = {};
         for (int64 i = 0; i < at.length; i += WARP_SIZE) {

@@ -7,11 +7,11 @@ from types import ModuleType
 
 import numpy as np
 
-from minitl.kernels.launch import Array, array_module, check_dropout, check_floats, check_rows
+from minitl.kernels.launch import Array, array_module, check_activations, check_dropout, check_rows
 from minitl.kernels.philox.cuda import words
-from minitl.kernels.program import THREADS, Program, blocks_for, dropout_options, per_type
+from minitl.kernels.program import THREADS, Program, blocks_for, dropout_options, per_short_type, per_type
 
-PROGRAM = Program(__file__, per_type("drop"))
+PROGRAM = Program(__file__, [*per_type("drop"), *per_short_type(forward_only=["drop"])])
 
 
 def keep_mask(
@@ -24,7 +24,7 @@ def keep_mask(
 
 
 def forward(x: Array, *, probability: float, seed: int, call: int, first: int = 0, rows: Array | None = None) -> Array:
-    check_floats(x=x)
+    check_activations(x=x)
     check_rows(rows, first=first, x=x)
     return _drop(x, probability, seed, call, first, rows)
 
@@ -32,7 +32,7 @@ def forward(x: Array, *, probability: float, seed: int, call: int, first: int = 
 def backward(
     grad_y: Array, *, probability: float, seed: int, call: int, first: int = 0, rows: Array | None = None
 ) -> Array:
-    check_floats(grad_y=grad_y)
+    check_activations(grad_y=grad_y)
     check_rows(rows, first=first, grad_y=grad_y)
     return _drop(grad_y, probability, seed, call, first, rows)
 

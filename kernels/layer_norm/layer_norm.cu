@@ -22,9 +22,9 @@ __global__ void __launch_bounds__(THREADS)
     layer_norm_forward(const T* x, const T* __restrict__ residual, const T* __restrict__ weight,
                        const T* __restrict__ bias, const int64* __restrict__ rows, T* __restrict__ y, T* total,
                        T* __restrict__ mean, T* __restrict__ rstd, int64 columns, T eps, uint32 threshold, T keep_scale,
-                       uint64 seed, uint64 call) {
+                       uint64 seed, uint64 call, const uint64* base_call) {
     const int64 begin = (int64)blockIdx.x * columns;
-    const Dropout<T> dropout = {threshold, keep_scale, seed, call};
+    const Dropout<T> dropout = dropout_of(threshold, keep_scale, seed, call, base_call);
     if (total != x) {
         const uint64 number = first_number(rows, blockIdx.x, columns);
         for (int64 c = threadIdx.x; c < columns; c += THREADS) {
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(THREADS)
     layer_norm_backward(const T* __restrict__ grad_y, const T* __restrict__ total, const T* __restrict__ weight,
                         const T* __restrict__ mean, const T* __restrict__ rstd, const int64* __restrict__ rows,
                         T* grad_x, T* grad_total, T* __restrict__ offsets, int64 columns, uint32 threshold, T keep_scale,
-                        uint64 seed, uint64 call) {
+                        uint64 seed, uint64 call, const uint64* base_call) {
     const int64 begin = (int64)blockIdx.x * columns;
     const T centre = mean[blockIdx.x], scale = rstd[blockIdx.x];
     T sum = 0, sum_grad = 0, sum_product = 0;
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(THREADS)
         sum_product += grad_normalised * ((total[begin + c] - centre) * scale - offset);
     }
     const T shift = mean_of_row<T, THREADS>(sum_grad, columns), stretch = mean_of_row<T, THREADS>(sum_product, columns);
-    const Dropout<T> dropout = {threshold, keep_scale, seed, call};
+    const Dropout<T> dropout = dropout_of(threshold, keep_scale, seed, call, base_call);
     const uint64 number = first_number(rows, blockIdx.x, columns);
     for (int64 c = threadIdx.x; c < columns; c += THREADS) {
         const T normalised = (total[begin + c] - centre) * scale - offset;

@@ -7,8 +7,8 @@
 template <class T, int THREADS>
 __global__ void __launch_bounds__(THREADS)
     softmax_forward(const T* __restrict__ x, const bool* __restrict__ mask, T* __restrict__ y,
-                    T* __restrict__ probabilities, int64 columns, T scale, uint64 first, uint32 threshold, T keep_scale, uint64 seed,
-                    uint64 call) {
+                    T* __restrict__ probabilities, int64 columns, T scale, uint64 first,
+                     uint32 threshold, T keep_scale, uint64 seed, uint64 call, const uint64* base_call) {
     const int64 row = (int64)blockIdx.x * columns;
     T largest = -INFINITY, total = 0;
     for (int64 c = threadIdx.x; c < columns; c += THREADS)
@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(THREADS)
     for (int64 c = threadIdx.x; c < columns; c += THREADS)
         if (!mask || mask[row + c]) total += exponential(x[row + c] * scale - largest);
     total = block_reduce<THREADS>(total, Sum());
-    const Dropout<T> dropout = {threshold, keep_scale, seed, call};
+    const Dropout<T> dropout = dropout_of(threshold, keep_scale, seed, call, base_call);
     for (int64 c = threadIdx.x; c < columns; c += THREADS) {
         // a row that keeps nothing gives zeros; its total is 0, and is not divided by
         const T p = !mask || mask[row + c] ? exponential(x[row + c] * scale - largest) / total : T(0);
@@ -29,9 +29,10 @@ __global__ void __launch_bounds__(THREADS)
 template <class T, int THREADS>
 __global__ void __launch_bounds__(THREADS)
     softmax_backward(const T* __restrict__ grad_y, const T* __restrict__ probabilities, T* __restrict__ grad_x,
-                     int64 columns, T scale, uint64 first, uint32 threshold, T keep_scale, uint64 seed, uint64 call) {
+                     int64 columns, T scale, uint64 first,
+                     uint32 threshold, T keep_scale, uint64 seed, uint64 call, const uint64* base_call) {
     const int64 row = (int64)blockIdx.x * columns;
-    const Dropout<T> dropout = {threshold, keep_scale, seed, call};
+    const Dropout<T> dropout = dropout_of(threshold, keep_scale, seed, call, base_call);
     T inner = 0;
     for (int64 c = threadIdx.x; c < columns; c += THREADS) {
         const T p = probabilities[row + c];

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import pkgutil
 import re
 from pathlib import Path
 
-import minitl.kernels
+from minitl.kernels.program import all_programs
 
 PAGE = Path(__file__).parents[2] / "docs" / "cuda_kernels.md"
 
 
 def test_the_page_lists_every_kernel() -> None:
-    names = []
-    for entry in pkgutil.iter_modules(minitl.kernels.__path__):
-        if entry.ispkg and importlib.util.find_spec(f"minitl.kernels.{entry.name}.cuda") is not None:
-            names += importlib.import_module(f"minitl.kernels.{entry.name}.cuda").PROGRAM.instantiations
+    names = [name for program in all_programs() for name in program.instantiations]
     listed = re.findall(r"^\| `([^`]*)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert listed == names, "run python .ci/check_cuda.py --update"

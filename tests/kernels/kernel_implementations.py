@@ -64,7 +64,7 @@ def implementations(folder: str) -> list[Implementation]:
         devices = FILES[module.__name__.rpartition(".")[2]]
         found += [Implementation(module, kind) for kind in devices if is_here(kind)]
     for kind in IMPLEMENTATIONS:
-        if kind == "cudasim" and not is_here(kind):  # without a C++ compiler
+        if kind in ("cuda", "cudasim") and not is_here(kind):  # without a GPU, without a C++ compiler
             continue
         chosen = Implementation(select(folder, kind), kind)
         if chosen not in found:

@@ -42,7 +42,7 @@ FIXED = {"H"}
 def mistakes(use: Use, arguments: dict[str, Any]) -> Iterator[Mistake]:
     """Every call with one thing wrong, made of the right ``arguments`` of ``use``."""
     floats = [place for place, array in arrays_of(arguments) if array.dtype.kind == "f"]
-    for dtype in ("float16", "int64"):
+    for dtype in ("complex64", "int64"):
         others = arguments
         for place in floats:
             others = changed(others, place, lambda array, dtype=dtype: array.astype(dtype))

@@ -80,7 +80,7 @@ def test_offsets_on_the_device_are_refused() -> None:
 
 def test_every_check_is_used() -> None:
     """By some kernel at least; what is found nowhere checks nothing."""
-    text = "".join(path.read_text() for path in Path(launch.__file__).parent.glob("*/reference.py"))
+    text = "".join(path.read_text() for path in Path(launch.__file__).parent.glob("*/*.py"))
     for name in vars(launch):
         if name.startswith("check_"):
             assert f"{name}(" in text, name
@@ -107,3 +107,36 @@ def test_attention_takes_offsets_of_any_kind() -> None:
     for offsets in (unaligned(plain), strided(plain)):
         y = ops.attention(*rows, offsets, heads=1)
         np.testing.assert_array_equal(y.numpy(), ops.attention(*rows, plain, heads=1).numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_activations_of_32_and_64_bits_are_checked_like_all(dtype: type) -> None:
+    x, weight = np.zeros(3, dtype), np.zeros(3, dtype)
+    launch.check_activations({"weight": weight, "bias": None}, x=x, residual=None)
+    other = np.zeros(3, np.float16)
+    with pytest.raises(TypeError, match=r"a kernel takes one float dtype, got x: float\d\d, weight: float16"):
+        launch.check_activations({"weight": other}, x=x)
+
+
+def test_activations_of_16_bits_have_parameters_of_32() -> None:
+    bfloat16 = launch.bfloat16()
+    for short in (np.dtype(np.float16), bfloat16):
+        assert launch.is_short(short)
+        assert launch.is_float(short)
+        assert launch.wide(short) == np.float32
+        x, weight = np.zeros(4, short), np.zeros(4, np.float32)
+        launch.check_activations({"weight": weight, "bias": None}, x=x, residual=None)
+        with pytest.raises(TypeError, match=f"beside activations of {short}, weight must be float32; got x: {short}"):
+            launch.check_activations({"weight": weight.astype(short)}, x=x)
+        with pytest.raises(TypeError, match=f"beside activations of {short}, residual must be {short}"):
+            launch.check_activations(x=x, residual=weight)
+        with pytest.raises(ValueError, match="x must be C-contiguous"):
+            launch.check_activations(x=x[::2])
+        with pytest.raises(TypeError, match="x must be float32 or float64"):
+            launch.check_floats(x=x)
+
+
+def test_other_dtypes_are_none_of_these() -> None:
+    assert not launch.is_short(np.dtype(np.float32))
+    assert not launch.is_float(np.dtype(np.int16))
+    assert launch.wide(np.dtype(np.float64)) == np.float64
