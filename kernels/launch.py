@@ -14,7 +14,7 @@ import functools
 import operator
 import sys
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -93,9 +93,9 @@ def array_module(array: Array) -> ModuleType:
     return sys.modules[type(array).__module__.partition(".")[0]]
 
 
-def on_gpu(array: Array) -> bool:
-    """Tell whether an array lies in the memory of a GPU; the simulator's arrays are NumPy's."""
-    return not isinstance(array, np.ndarray)
+def on_gpu(value: object) -> TypeGuard[Array]:
+    """Tell whether ``value`` is an array in the memory of a GPU; the simulator's arrays are NumPy's."""
+    return is_array(value) and not isinstance(value, np.ndarray)
 
 
 def is_array(value: object) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 
 from minitl.kernels.cudasim import Module, flatten
 from minitl.kernels.launch import Array, array_module, on_gpu, wide
+from minitl.kernels.philox.device_call import DeviceCall
 
 #: What the dtypes of kernels are called in CUDA C++.
 TYPES = {"float32": "float", "float64": "double"}
@@ -88,23 +89,6 @@ def _of_type(name: str, kind: str) -> str:
 def blocks_for(count: int, threads: int = THREADS) -> int:
     """Return how many blocks have a thread for each of ``count`` elements, at least 1 and not more than are useful."""
     return max(1, min(-(-count // threads), MOST_BLOCKS))
-
-
-class DeviceCall(int):
-    """The number of a call that only the GPU knows: this number plus the one that lies in its memory.
-
-    A CUDA graph is recorded once and run in every step; numbers in it stay as they are, memory does not.
-
-    Attributes:
-        base: (1,) uint64, on the device.
-    """
-
-    base: Array
-
-    def __new__(cls, offset: int, base: Array) -> DeviceCall:
-        call = super().__new__(cls, offset)
-        call.base = base
-        return call
 
 
 def dropout_options(probability: float, seed: int, call: int, x: Array) -> tuple[Any, ...]:

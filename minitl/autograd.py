@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from minitl.device import module_of
-from minitl.kernels.launch import Array, array_module, is_array
+from minitl.kernels.launch import Array, array_module, is_array, is_float
 from minitl.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ class Function:
     needs_gradient: tuple[bool, ...]
     edges: tuple[Edge | None, ...]
     freed = False
+    #: Whether forward takes bfloat16 activations beside float32 parameters; else all floats have one dtype.
+    mixes_precision = False
 
     # Declared as attributes, so that a subclass may name its arrays and options as it likes.
     forward: Callable[..., Any] = _not_written
@@ -109,7 +111,7 @@ class Function:
             TypeError: an argument is no Tensor, ``forward`` returned no array, or float dtypes are mixed.
             ValueError: the tensors are on different devices.
         """
-        _check_inputs(cls.__name__, tensors)
+        _check_inputs(cls, tensors)
         function = cls()
         function.device = tensors[0].device
         function.xp = module_of(function.device)
@@ -172,7 +174,7 @@ class Function:
             if any(self.xp.may_share_memory(tensor.array, value) for value in saved)
         ]
         for output in outputs:
-            if output.dtype.kind == "f":
+            if is_float(output.dtype):
                 output.creator = self
                 output._requires_grad = True
 
@@ -302,7 +304,8 @@ def _deliver(arrived: dict[Function, list[Array | None]], edge: Edge, grad: Arra
     grads[edge.output] = grad if present is None else present + grad
 
 
-def _check_inputs(name: str, tensors: tuple[Tensor, ...]) -> None:
+def _check_inputs(kind: type[Function], tensors: tuple[Tensor, ...]) -> None:
+    name = kind.__name__
     if not tensors:
         raise TypeError(f"{name}.apply needs at least one Tensor")
     for index, tensor in enumerate(tensors):
@@ -312,7 +315,7 @@ def _check_inputs(name: str, tensors: tuple[Tensor, ...]) -> None:
             )
         if tensor.device != tensors[0].device:
             raise ValueError(f"{name}: tensors on different devices, {tensors[0].device!r} and {tensor.device!r}")
-    floats = {tensor.dtype for tensor in tensors if tensor.dtype.kind == "f"}
-    if len(floats) > 1:
+    floats = {tensor.dtype for tensor in tensors if is_float(tensor.dtype)}
+    if len(floats) > 1 and not (kind.mixes_precision and {str(dtype) for dtype in floats} == {"bfloat16", "float32"}):
         names = " and ".join(sorted(str(dtype) for dtype in floats))
         raise TypeError(f"{name}: {names} mixed; convert one with .astype(), nothing is promoted silently")

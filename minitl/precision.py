@@ -1,14 +1,18 @@
-"""In which precision a model's matrix products are computed: float32, or bfloat16 with sums in float32.
+"""In which precision a model computes: float32, or bfloat16 with sums in float32.
 
 bfloat16 is a float32 without its lower 16 bits: the same range, 8 bits of precision. Processors and GPUs that have it
-multiply it at two to sixteen times the speed of float32. What needs precision are the small differences that add up,
-so only the operands of the linear layers' products are rounded: their sums, everything else, the parameters, gradients
-and saved files stay float32. (Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training".)
+multiply it at two to sixteen times the speed of float32, and it is half as much to read and write. What needs precision
+are the small differences that add up, so parameters, their gradients, the optimizer's moments and saved files stay
+float32, and every sum is taken in float32. (Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training".)
 
-So bfloat16 is a policy for computing, and no dtype of a Tensor:
+So bfloat16 is a policy for computing, and no dtype of a parameter:
 
     with minitl.precision("auto"):
         step = train_step(model, [batch], optimizer)
+
+On a CPU only the operands of linear layers are rounded, for memory there is fast enough. On a GPU the activations, what
+lies between the layers, are bfloat16 as well: the policy begins at the embeddings, and what they return goes through
+the layers as it is. A GPU's third choice is "tf32": float32 arrays, and products of operands rounded to 11 bits.
 """
 
 from __future__ import annotations
@@ -17,15 +21,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minitl.device import check_device
 from minitl.errors import PrecisionError
+from minitl.kernels.launch import Array, bfloat16, cupy_or_none
 from minitl.kernels.processor import processor
 from minitl.kernels.select import select
 
-CHOICES = ("float32", "bfloat16", "auto")
+if TYPE_CHECKING:
+    from minitl.tensor import Tensor
+
+CHOICES = ("float32", "bfloat16", "tf32", "auto")
+TENSOR_CORES = 8  # GPUs from compute capability 8.0 on multiply bfloat16 and tf32
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,24 @@ class Precision:
     """A policy.
 
     Attributes:
-        compute: ``"float32"``, where operands are multiplied as they are (float64 ones too); or ``"bfloat16"``, where
-            the float32 operands of linear layers are rounded to it first.
+        compute: ``"float32"``, where operands are multiplied as they are (float64 ones too); ``"bfloat16"``, where
+            the float32 operands of linear layers are rounded to it first; or ``"tf32"``, where a GPU rounds them.
     """
 
     compute: str = "float32"
+
+
+@dataclass
+class Shadow:
+    """A copy of a parameter in bfloat16.
+
+    Attributes:
+        array: of the parameter's shape.
+        version: of the parameter, when it was rounded.
+    """
+
+    array: Array
+    version: int
 
 
 _FLOAT32 = Precision()
@@ -50,21 +73,22 @@ def current_precision() -> Precision:
 
 
 @contextmanager
-def precision(compute: str) -> Iterator[Precision]:
-    """Choose the precision of linear layers inside a ``with`` block.
+def precision(compute: str, device: str = "cpu") -> Iterator[Precision]:
+    """Choose the precision inside a ``with`` block.
 
     An operation that was recorded in the block is differentiated in the same precision, wherever ``backward()`` is
     called. The choice is a context variable: it holds for the current thread and for the tasks started from it.
 
     Args:
-        compute: ``"float32"``; ``"bfloat16"``; or ``"auto"``, which is bfloat16 where this processor multiplies it in
-            hardware (AVX512-BF16: Intel from Cooper Lake and Sapphire Rapids on, AMD from Zen 4 on) and float32 on all
-            others. With the reference kernels, which only imitate it, "bfloat16" works everywhere and "auto" is
-            float32.
+        compute: ``"float32"``; ``"bfloat16"``; ``"tf32"``, for GPUs; or ``"auto"``, which is bfloat16 where the device
+            multiplies it in hardware (AVX512-BF16: Intel from Cooper Lake and Sapphire Rapids on, AMD from Zen 4 on;
+            GPUs from compute capability 8.0 on) and float32 on all others, the simulator among them. With the
+            reference kernels, which only imitate it, "bfloat16" works everywhere and "auto" is float32.
+        device: where it shall hold: whether it can is found out here, and not in the middle of the training.
 
     Raises:
         ValueError: another word.
-        PrecisionError: "bfloat16" on a processor without it.
+        PrecisionError: a precision that the device does not have.
 
     >>> with precision("float32") as policy:
     ...     policy.compute
@@ -72,25 +96,53 @@ def precision(compute: str) -> Iterator[Precision]:
     """
     if compute not in CHOICES:
         raise ValueError(f"precision takes {', '.join(map(repr, CHOICES))}, not {compute!r}")
-    token = _current.set(Precision(_resolved(compute)))
+    resolve = _resolved if device == "cpu" else _resolved_for_cuda
+    token = _current.set(Precision(resolve(compute, device)))
     try:
         yield _current.get()
     finally:
         _current.reset(token)
 
 
-def _resolved(compute: str) -> str:
-    """Return what "auto" stands for here; refuse bfloat16 where there is none."""
+def _resolved(compute: str, device: str) -> str:
+    """Return what "auto" stands for on this processor; refuse what it does not have."""
     if compute == "float32":
         return compute
-    imitated = select("matmul", "cpu").__name__.endswith(".reference")
+    if compute == "tf32":
+        raise PrecisionError(
+            "precision 'tf32' is one of GPUs: say minitl.precision('tf32', device='cuda'); use 'float32'"
+        )
+    imitated = select("matmul", device).__name__.endswith(".reference")
     if compute == "auto":
         return "bfloat16" if not imitated and processor().bfloat16 else "float32"
     if not imitated and not processor().bfloat16:
         raise PrecisionError(
             "precision 'bfloat16' needs a processor that multiplies it (AVX512-BF16, in /proc/cpuinfo avx512_bf16), "
-            "and this one does not; use 'float32', or 'auto', which takes bfloat16 only where it is. To see what "
-            "rounding does to a model, at reference speed, go around it with minitl.use_kernels('reference')"
+            "and this one does not; use 'float32', or 'auto', which takes bfloat16 only where it is. (For a model on a "
+            "GPU say minitl.precision('bfloat16', device='cuda').) To see what rounding does to a model, at reference "
+            "speed, go around it with minitl.use_kernels('reference')"
+        )
+    return compute
+
+
+def _resolved_for_cuda(compute: str, device: str) -> str:
+    """Return what "auto" stands for on this GPU, or the simulator; refuse what it does not have."""
+    imitated = select("matmul", device).__name__.endswith(".reference")
+    if device == "cudasim":
+        if compute == "tf32":
+            raise PrecisionError("precision 'tf32' is one of GPUs, the simulator has none; use 'float32'")
+        return "float32" if compute == "auto" else compute
+    check_device(device)
+    cupy = cupy_or_none()
+    assert cupy is not None  # check_device has said so
+    capability = cupy.cuda.Device().compute_capability  # "90" for 9.0
+    there = int(capability) >= 10 * TENSOR_CORES
+    if compute == "auto":
+        return "bfloat16" if there and not imitated else "float32"
+    if not there and compute != "float32" and not (imitated and compute == "bfloat16"):
+        raise PrecisionError(
+            f"precision {compute!r} needs a GPU of compute capability {TENSOR_CORES}.0 or newer, this one has "
+            f"{capability[:-1]}.{capability[-1]}; use 'float32', or 'auto'"
         )
     return compute
 
@@ -110,3 +162,18 @@ def products_in_bfloat16(dtype: np.dtype[Any]) -> bool:
             ".to(dtype='float32'), or compute it under minitl.precision('float32')"
         )
     return True
+
+
+def activations_in_bfloat16(device: str) -> bool:
+    """Tell an embedding whether the rows that it returns shall be bfloat16, and with them what later layers return.
+
+    So it is where the policy is bfloat16 and CUDA kernels compute.
+    """
+    return _current.get().compute == "bfloat16" and select("matmul", device).__name__.endswith(".cuda")
+
+
+def in_bfloat16(weight: Tensor) -> Array:
+    """Return a weight rounded to bfloat16, for activations of bfloat16: (F, D), kept until the weight changes."""
+    if weight._shadow is None or weight._shadow.version != weight._version.value:
+        weight._shadow = Shadow(weight.array.astype(bfloat16()), weight._version.value)
+    return weight._shadow.array

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
 
 from minitl.kernels.launch import Array
+from minitl.kernels.philox.device_call import DeviceCall
 from minitl.kernels.select import select
 
 # Calls from 2^63 up never collide with a generator's own, which count from 0: data order has its own half of the
@@ -45,7 +49,8 @@ class Generator:
         """Return (seed, call) for one use and move on to the next call."""
         call = self.call
         self.call += 1
-        return self.seed, call
+        base = _base_call.get()
+        return self.seed, call if base is None else DeviceCall(call - base.first, base.array)
 
     def normal(self, shape: tuple[int, ...], *, std: float = 1.0) -> Array:
         """Return float64 normal numbers of mean 0 on the host, by the Box-Muller transform of one call's words."""
@@ -58,6 +63,35 @@ class Generator:
         angle = 2 * np.pi * uniform[pairs:]
         normals = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
         return std * normals[:count].reshape(shape)
+
+
+@dataclass(frozen=True)
+class BaseCall:
+    """The first call of a step, where a GPU can read it.
+
+    Attributes:
+        first: the generator's call as the step begins.
+        array: (1,) uint64, on the device, which holds ``first`` when the step runs.
+    """
+
+    first: int
+    array: Array
+
+
+_base_call: ContextVar[BaseCall | None] = ContextVar("base_call", default=None)
+
+
+@contextmanager
+def calls_in_memory(base: BaseCall) -> Iterator[None]:
+    """Let kernels in the block be told their calls as differences to ``base``, which they read when they run.
+
+    What is recorded in the block (a CUDA graph) can run again with another number in ``base.array``.
+    """
+    token = _base_call.set(base)
+    try:
+        yield
+    finally:
+        _base_call.reset(token)
 
 
 _default = Generator()

@@ -14,6 +14,7 @@ from minitl.kernels.launch import Array, is_array
 if TYPE_CHECKING:
     from minitl.autograd import Function
     from minitl.optim.gradient_slot import GradientSlot
+    from minitl.precision import Shadow
 
 Operand: TypeAlias = "Tensor | float | int | bool | npt.NDArray[Any]"
 
@@ -55,6 +56,7 @@ class Tensor:
         "__weakref__",
         "_grad",
         "_requires_grad",
+        "_shadow",
         "_slot",
         "_version",
         "array",
@@ -83,6 +85,7 @@ class Tensor:
         self.output_index = 0
         self._grad: Tensor | None = None
         self._slot: GradientSlot | None = None
+        self._shadow: Shadow | None = None
         self._version = Version()
         self._requires_grad = False
         self.requires_grad = requires_grad
@@ -285,6 +288,7 @@ class Tensor:
         tensor.output_index = 0
         tensor._grad = None
         tensor._slot = None
+        tensor._shadow = None
         tensor._version = Version()
         tensor._requires_grad = False
         return tensor

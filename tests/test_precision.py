@@ -62,7 +62,10 @@ def test_an_error_ends_it() -> None:
 
 @pytest.mark.parametrize("wrong", ["float16", "bf16", "", "float64"])
 def test_other_words_are_refused(wrong: str) -> None:
-    with pytest.raises(ValueError, match="precision takes 'float32', 'bfloat16', 'auto', not"), minitl.precision(wrong):
+    with (
+        pytest.raises(ValueError, match="precision takes 'float32', 'bfloat16', 'tf32', 'auto', not"),
+        minitl.precision(wrong),
+    ):
         raise AssertionError("never entered")
 
 
@@ -125,8 +128,9 @@ def test_bfloat16_is_refused_where_the_processor_lacks_it(compiled_kernels: Call
         raise AssertionError("never entered")
     assert str(caught.value) == (
         "precision 'bfloat16' needs a processor that multiplies it (AVX512-BF16, in /proc/cpuinfo avx512_bf16), and "
-        "this one does not; use 'float32', or 'auto', which takes bfloat16 only where it is. To see what rounding does "
-        "to a model, at reference speed, go around it with minitl.use_kernels('reference')"
+        "this one does not; use 'float32', or 'auto', which takes bfloat16 only where it is. (For a model on a GPU say "
+        "minitl.precision('bfloat16', device='cuda').) To see what rounding does to a model, at reference speed, go "
+        "around it with minitl.use_kernels('reference')"
     )
     assert isinstance(caught.value, MinitlError)
     assert current_precision().compute == "float32"

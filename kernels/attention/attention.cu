@@ -11,10 +11,10 @@ constexpr int WARPS = 4;         // of a block
 constexpr int COLUMNS_HELD = 4;  // columns that a lane adds up at once; for wider heads the keys are gone through again
 
 // The arrays are (T, D), a head's columns `width` of them; offsets (B + 1,) and sentences (T,) say which rows are one
-// sentence, firsts (B,) the number of its first dropout element.
+// sentence, squares (B,) how many pairs of rows the sentences before have.
 struct Layout {
     const int64 *offsets, *sentences;
-    const uint64* firsts;
+    const uint64* squares;
     int64 tokens;
     int heads, width;
 
@@ -40,7 +40,7 @@ struct Place {
         const int64 sentence = layout.sentences[token];
         begin = layout.offsets[sentence];
         length = layout.offsets[sentence + 1] - begin;
-        first = layout.firsts[sentence];
+        first = layout.heads * layout.squares[sentence];
     }
     __device__ __forceinline__ uint64 number(int64 query, int64 key) const {
         return first + ((uint64)head * length + (query - begin)) * length + (key - begin);
@@ -81,10 +81,10 @@ template <class T>
 __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ context,
                       T* __restrict__ log_sum_exp, const int64* __restrict__ offsets,
-                      const int64* __restrict__ sentences, const uint64* __restrict__ firsts, int64 tokens, int heads,
+                      const int64* __restrict__ sentences, const uint64* __restrict__ squares, int64 tokens, int heads,
                       int width, T scale, uint32 threshold, T keep_scale, uint64 seed, uint64 call,
                       const uint64* base_call) {
-    const Layout layout = {offsets, sentences, firsts, tokens, heads, width};
+    const Layout layout = {offsets, sentences, squares, tokens, heads, width};
     const Place at(layout);
     if (!at.exists) return;
     const Dropout<T> dropout = dropout_of(threshold, keep_scale, seed, call, base_call);
@@ -142,10 +142,10 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     attention_grad_queries(const T* __restrict__ grad_context, const T* __restrict__ q, const T* __restrict__ k,
                            const T* __restrict__ v, const T* __restrict__ log_sum_exp, T* totals, T* means, T* inners,
                            T* __restrict__ grad_q, const int64* __restrict__ offsets,
-                           const int64* __restrict__ sentences, const uint64* __restrict__ firsts, int64 tokens,
+                           const int64* __restrict__ sentences, const uint64* __restrict__ squares, int64 tokens,
                            int heads, int width, T scale, uint32 threshold, T keep_scale, uint64 seed, uint64 call,
                            const uint64* base_call) {
-    const Layout layout = {offsets, sentences, firsts, tokens, heads, width};
+    const Layout layout = {offsets, sentences, squares, tokens, heads, width};
     const Place at(layout);
     if (!at.exists) return;
     const Backward<T> backward = {
@@ -194,10 +194,10 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     attention_grad_keys(const T* __restrict__ grad_context, const T* __restrict__ q, const T* __restrict__ k,
                         const T* __restrict__ v, const T* __restrict__ log_sum_exp, T* totals, T* means, T* inners,
                         T* __restrict__ grad_k, T* __restrict__ grad_v, const int64* __restrict__ offsets,
-                        const int64* __restrict__ sentences, const uint64* __restrict__ firsts, int64 tokens, int heads,
+                        const int64* __restrict__ sentences, const uint64* __restrict__ squares, int64 tokens, int heads,
                         int width, T scale, uint32 threshold, T keep_scale, uint64 seed, uint64 call,
                       const uint64* base_call) {
-    const Layout layout = {offsets, sentences, firsts, tokens, heads, width};
+    const Layout layout = {offsets, sentences, squares, tokens, heads, width};
     const Place at(layout);
     if (!at.exists) return;
     const Backward<T> backward = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minitl.kernels.attention.layout import Layout
 from minitl.kernels.launch import (
     Array,
     array_module,
@@ -25,7 +26,7 @@ def forward(
     q: Array,
     k: Array,
     v: Array,
-    cu_seqlens: np.ndarray,
+    cu_seqlens: np.ndarray | Layout,
     *,
     heads: int,
     scale: float,
@@ -36,12 +37,12 @@ def forward(
     check_floats(q=q, k=k, v=v)
     check_shapes(q=(q, "T D"), k=(k, "T D"), v=(v, "T D"))
     check_heads(heads, columns=q.shape[1])
-    check_offsets(cu_seqlens, rows=q.shape[0])
+    layout = _layout(cu_seqlens, q)
     check_dropout(dropout, seed=seed, call=call)
     xp = array_module(q)
     context = xp.empty_like(q)
     log_sum_exp = xp.empty((heads, q.shape[0]), q.dtype)
-    options = _layout(q, cu_seqlens, heads), q.dtype.type(scale), dropout_options(dropout, seed, call, q)
+    options = _arguments(layout, q, heads), q.dtype.type(scale), dropout_options(dropout, seed, call, q)
     _launch("attention_forward", q, heads, (q, k, v, context, log_sum_exp), *options)
     return context, log_sum_exp
 
@@ -52,7 +53,7 @@ def backward(
     k: Array,
     v: Array,
     log_sum_exp: Array,
-    cu_seqlens: np.ndarray,
+    cu_seqlens: np.ndarray | Layout,
     *,
     heads: int,
     scale: float,
@@ -64,27 +65,31 @@ def backward(
     check_shapes(grad_context=(grad_context, "T D"), q=(q, "T D"), k=(k, "T D"), v=(v, "T D"))
     check_heads(heads, columns=q.shape[1])
     check_shapes(H=heads, T=q.shape[0], log_sum_exp=(log_sum_exp, "H T"))
-    check_offsets(cu_seqlens, rows=q.shape[0])
+    layout = _layout(cu_seqlens, q)
     check_dropout(dropout, seed=seed, call=call)
     xp = array_module(q)
     grad_q, grad_k, grad_v = xp.empty_like(q), xp.empty_like(k), xp.empty_like(v)
     per_query = xp.empty((3, heads, q.shape[0]), q.dtype)  # totals, means, inners
     arrays = grad_context, q, k, v, log_sum_exp, *per_query
-    options = _layout(q, cu_seqlens, heads), q.dtype.type(scale), dropout_options(dropout, seed, call, q)
+    options = _arguments(layout, q, heads), q.dtype.type(scale), dropout_options(dropout, seed, call, q)
     _launch("attention_grad_queries", q, heads, (*arrays, grad_q), *options)
     _launch("attention_grad_keys", q, heads, (*arrays, grad_k, grad_v), *options)
     return grad_q, grad_k, grad_v
 
 
-def _layout(q: Array, cu_seqlens: np.ndarray, heads: int) -> tuple[Any, ...]:
-    """Return what a kernel asks of the sentences: offsets, the sentence of each token, its first dropout element."""
-    xp = array_module(q)
-    offsets = cu_seqlens.astype(np.int64)
-    lengths = np.diff(offsets)
-    sentences = np.repeat(np.arange(len(lengths)), lengths)
-    firsts = (heads * (np.cumsum(lengths**2) - lengths**2)).astype(np.uint64)
-    arrays = (xp.asarray(offsets), xp.asarray(sentences), xp.asarray(firsts))
-    return *arrays, np.int64(q.shape[0]), np.int32(heads), np.int32(q.shape[1] // heads)
+def _layout(cu_seqlens: np.ndarray | Layout, q: Array) -> Layout:
+    """Check offsets and move them to the device; a Layout, which is there already, is trusted."""
+    if isinstance(cu_seqlens, Layout):
+        check_shapes(q=(q, "T D"), sentences=(cu_seqlens.sentences, "T"))
+        return cu_seqlens
+    check_offsets(cu_seqlens, rows=q.shape[0])
+    return Layout.of(cu_seqlens, array_module(q))
+
+
+def _arguments(layout: Layout, q: Array, heads: int) -> tuple[Any, ...]:
+    """Return the parameters that make up the Layout of attention.cu."""
+    numbers = np.int64(q.shape[0]), np.int32(heads), np.int32(q.shape[1] // heads)
+    return layout.offsets, layout.sentences, layout.squares, *numbers
 
 
 def _launch(name: str, like: Array, heads: int, arrays: Any, layout: Any, scale: Any, dropout: Any) -> None:

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minitl.kernels.launch import Array, array_module, check_floats, check_integers, check_ranges, check_shapes
+from minitl.kernels.launch import (
+    Array,
+    array_module,
+    bfloat16,
+    check_floats,
+    check_integers,
+    check_ranges,
+    check_shapes,
+)
 from minitl.kernels.program import Program, per_type
 
 THREADS = 128
@@ -33,6 +41,11 @@ def forward(tables: Sequence[Array], indices: Sequence[Array]) -> Array:
             arrays = table, xp.ascontiguousarray(index, dtype=np.int64), y
             PROGRAM.launch("embedding_forward", y, tokens, THREADS, *arrays, np.int64(columns), np.bool_(number > 0))
     return y
+
+
+def forward_in_bfloat16(tables: Sequence[Array], indices: Sequence[Array]) -> Array:
+    """Return what ``forward`` does for float32 tables, rounded once to bfloat16."""
+    return forward(tables, indices).astype(bfloat16())
 
 
 def backward(grad_y: Array, index: Array, *, out: Array, padding_index: int | None = None) -> Array:

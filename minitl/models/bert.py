@@ -23,7 +23,9 @@ from minitl.models.composed_attention import composed_attention, unpack_weights
 from minitl.models.config import HIDDEN_ACTS, BertConfig
 from minitl.models.outputs import EncoderOutput
 from minitl.models.padding import Ids, Padding, check_ranges, pack
+from minitl.models.placed_batch import PlacedBatch
 from minitl.models.pretrained import PretrainedMixin
+from minitl.ops.attention import Offsets
 from minitl.tensor import Tensor
 from minitl.text.batch import PackedBatch
 
@@ -50,7 +52,7 @@ class BertEmbeddings(nn.Module):
         self.LayerNorm = _layer_norm(config, dtype)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, batch: PackedBatch) -> Tensor:
+    def forward(self, batch: PackedBatch | PlacedBatch) -> Tensor:
         tables = (self.word_embeddings, self.position_embeddings, self.token_type_embeddings)
         total = ops.embedding_sum(
             [table.weight for table in tables],
@@ -70,13 +72,14 @@ class BertSelfAttention(nn.Module):
         self.key = linear_layer(config, config.hidden_size, config.hidden_size, dtype)
         self.value = linear_layer(config, config.hidden_size, config.hidden_size, dtype)
 
-    def forward(self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, cu_seqlens: Offsets, weights_out: list[Tensor] | None) -> Tensor:
         maps = (self.query, self.key, self.value)
         biases = [one.bias for one in maps if one.bias is not None]
         q, k, v = ops.linear_many(x, [one.weight for one in maps], biases)  # each (T, D)
         dropout = self.dropout_probability if self.training else 0.0
         if weights_out is None:
             return ops.attention(q, k, v, cu_seqlens, heads=self.heads, dropout=dropout)  # (T, D)
+        assert isinstance(cu_seqlens, np.ndarray)  # hidden_states leaves them so where weights are wanted
         context, weights = composed_attention(q, k, v, cu_seqlens, heads=self.heads, dropout=dropout)
         weights_out.append(weights)
         return context
@@ -102,7 +105,7 @@ class BertAttention(nn.Module):
         self.output = BertSublayerOutput(config, config.hidden_size, dtype)
 
     def forward(
-        self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None, rows: np.ndarray | None
+        self, x: Tensor, cu_seqlens: Offsets, weights_out: list[Tensor] | None, rows: np.ndarray | None
     ) -> Tensor:
         context = self.self(x, cu_seqlens, weights_out)  # (T, D)
         if rows is not None:
@@ -133,7 +136,7 @@ class BertLayer(nn.Module):
         self.output = BertSublayerOutput(config, config.intermediate_size, dtype)
 
     def forward(
-        self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None, rows: np.ndarray | None = None
+        self, x: Tensor, cu_seqlens: Offsets, weights_out: list[Tensor] | None, rows: np.ndarray | None = None
     ) -> Tensor:
         """Return the layer's output for all tokens, (T, D), or for those of ``rows`` (N,), then (N, D)."""
         attended = self.attention(x, cu_seqlens, weights_out, rows)  # (T, D)
@@ -148,7 +151,7 @@ class BertEncoder(nn.Module):
         self.layer = [BertLayer(config, dtype) for _ in range(config.num_hidden_layers)]
 
     def forward(
-        self, x: Tensor, cu_seqlens: np.ndarray, weights_out: list[Tensor] | None, rows: np.ndarray | None = None
+        self, x: Tensor, cu_seqlens: Offsets, weights_out: list[Tensor] | None, rows: np.ndarray | None = None
     ) -> list[Tensor]:
         """Return the input and the output of every layer, each (T, D); the last is (N, D) for ``rows`` (N,)."""
         hidden_states = [x]
@@ -222,12 +225,12 @@ class BertModel(PretrainedMixin, nn.Module):
         )
 
     def hidden_states(
-        self, batch: PackedBatch, weights_out: list[Tensor] | None = None, rows: np.ndarray | None = None
+        self, batch: PackedBatch | PlacedBatch, weights_out: list[Tensor] | None = None, rows: np.ndarray | None = None
     ) -> list[Tensor]:
         """Return the embeddings and every layer's output of a packed batch, each (T, D).
 
         Args:
-            batch: the tokens.
+            batch: the tokens; a PlacedBatch is on the device already, and trusted.
             weights_out: takes the attention weights of every layer, through the composed attention, if given.
             rows: (N,) integers, no two equal: the tokens for which the last layer's output, then (N, D), is wanted; all
                 if None.
@@ -235,9 +238,18 @@ class BertModel(PretrainedMixin, nn.Module):
         Raises:
             ValueError: ids out of range.
         """
-        check_ranges(batch, self.config)
-        states: list[Tensor] = self.encoder(self.embeddings(batch), batch.cu_seqlens, weights_out, rows)
+        offsets: Offsets = batch.cu_seqlens
+        if isinstance(batch, PackedBatch):
+            check_ranges(batch, self.config)
+            if weights_out is None:
+                offsets = ops.sentences(batch.cu_seqlens, batch.token_count, self.device)
+        states: list[Tensor] = self.encoder(self.embeddings(batch), offsets, weights_out, rows)
         return states
+
+    @property
+    def device(self) -> str:
+        """Where the parameters live."""
+        return self.embeddings.word_embeddings.weight.device
 
 
 def open_door(

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from minitl import nn, ops
+from minitl.kernels.launch import is_short
 from minitl.models.bert import BertModel, linear_layer, open_door, unpack
 from minitl.models.config import BertConfig
 from minitl.models.outputs import TokenClassifierLoss, TokenClassifierOutput
 from minitl.models.padding import Ids, check_labels
+from minitl.models.placed_batch import PlacedBatch
 from minitl.models.pretrained import PretrainedMixin
 from minitl.models.tagging import TaggingMixin
 from minitl.tensor import Tensor
@@ -60,7 +62,7 @@ class BertForTokenClassification(PretrainedMixin, TaggingMixin, nn.Module):
         batch, padding = open_door(input_ids, attention_mask, token_type_ids, labels, output_attentions)
         check_labels(batch, self.config.num_labels)
         encoded = self.bert.encode(batch, output_hidden_states, output_attentions)
-        logits: Tensor = self.classifier(self.dropout(encoded.last_hidden_state))  # (T, C)
+        logits = self._logits(encoded.last_hidden_state)  # (T, C)
         loss, label_count = None, 0
         if batch.labels is not None:
             loss = ops.cross_entropy(logits, batch.labels)
@@ -90,5 +92,13 @@ class BertForTokenClassification(PretrainedMixin, TaggingMixin, nn.Module):
         label_count = len(scored)
         rows = None if label_count == batch.token_count else scored
         state = self.bert.hidden_states(batch, rows=rows)[-1]  # (N, D)
-        logits = self.classifier(self.dropout(state, rows=rows))  # (N, C)
-        return TokenClassifierLoss(ops.cross_entropy(logits, batch.labels[scored]), label_count)
+        return TokenClassifierLoss(ops.cross_entropy(self._logits(state, rows), batch.labels[scored]), label_count)
+
+    def placed_loss(self, batch: PlacedBatch) -> Tensor:
+        """Return the loss of a batch on a GPU, from all its tokens: which are scored is not known to the host."""
+        return ops.cross_entropy(self._logits(self.bert.hidden_states(batch)[-1]), batch.labels)
+
+    def _logits(self, state: Tensor, rows: np.ndarray | None = None) -> Tensor:
+        """Return the logits of hidden states (N, D), float32 where those are bfloat16."""
+        logits: Tensor = self.classifier(self.dropout(state, rows=rows))  # (N, C)
+        return ops.astype(logits, "float32") if is_short(logits.dtype) else logits

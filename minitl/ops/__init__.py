@@ -7,7 +7,7 @@ tests can enumerate them.
 
 from minitl.ops import operators as _operators  # noqa: F401  attaches the operators to Tensor
 from minitl.ops.arithmetic import absolute, add, divide, multiply, negative, power, subtract
-from minitl.ops.attention import attention
+from minitl.ops.attention import attention, sentences
 from minitl.ops.comparison import argmax, equal, greater, greater_equal, less, less_equal, not_equal
 from minitl.ops.cross_entropy import IGNORE_INDEX, cross_entropy
 from minitl.ops.dropout import dropout
@@ -30,5 +30,6 @@ __all__ = [
     "cross_entropy", "divide", "dropout", "embedding", "embedding_sum", "equal", "erf", "exp", "gelu", "getitem",
     "greater", "greater_equal", "layer_norm", "less", "less_equal", "linear", "linear_many", "log", "matmul", "max",
     "maximum", "mean", "min", "minimum", "multiply", "negative", "not_equal", "power", "relu", "reshape",
-    "scatter_rows", "softmax", "sqrt", "stack", "subtract", "sum", "take_rows", "tanh", "transpose", "where",
+    "scatter_rows", "sentences", "softmax", "sqrt", "stack", "subtract", "sum", "take_rows", "tanh", "transpose",
+    "where",
 ]  # fmt: skip

@@ -14,10 +14,13 @@ numbers, are computed again in backward (Dao et al. 2022).
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 
 from minitl.autograd import Function
+from minitl.device import module_of
+from minitl.kernels.attention.layout import Layout
 from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
 from minitl.ops.dropout import draw
@@ -25,12 +28,15 @@ from minitl.ops.registry import register
 from minitl.random import Generator
 from minitl.tensor import Tensor
 
+#: Of sentences: (B + 1,) on the host, or what :func:`sentences` has made of them.
+Offsets: TypeAlias = "np.ndarray | Layout"
+
 
 def attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    cu_seqlens: np.ndarray,
+    cu_seqlens: Offsets,
     *,
     heads: int,
     dropout: float = 0.0,
@@ -40,7 +46,8 @@ def attention(
 
     Args:
         q, k, v: (T, D), D = heads * K.
-        cu_seqlens: (B + 1,) offsets of the sentences in the T rows: first 0, last T, growing.
+        cu_seqlens: (B + 1,) offsets of the sentences in the T rows: first 0, last T, growing. Or what
+            :func:`sentences` has made of them.
         heads: H.
         dropout: probability of dropping an attention weight.
         generator: of the dropout, the default generator if None.
@@ -57,12 +64,35 @@ def attention(
         raise ValueError(f"attention needs at least one column, q has shape {q.shape}")
     if heads < 1 or q.shape[1] % heads:
         raise ValueError(f"attention: {q.shape[1]} columns cannot be divided among {heads} heads")
-    cu_seqlens = check_offsets(cu_seqlens, q.shape[0])
+    if isinstance(cu_seqlens, np.ndarray):
+        cu_seqlens = check_offsets(cu_seqlens, q.shape[0])
     scale = 1 / math.sqrt(q.shape[1] // heads)
     context: Tensor = Attention.apply(
         q, k, v, cu_seqlens=cu_seqlens, heads=heads, scale=scale, **draw(dropout, generator)
     )
     return context
+
+
+def sentences(cu_seqlens: Offsets, tokens: int, device: str) -> Offsets:
+    """Return the offsets of sentences in the form in which ``device`` wants them, once for all layers.
+
+    Args:
+        cu_seqlens: (B + 1,), or what this function has returned.
+        tokens: T.
+        device: of the tensors.
+
+    Returns:
+        For CUDA kernels a Layout, whose arrays lie where the kernels read them; else the offsets, checked.
+
+    Raises:
+        ValueError: offsets that do not fit.
+    """
+    if not isinstance(cu_seqlens, np.ndarray):
+        return cu_seqlens
+    offsets = check_offsets(cu_seqlens, tokens)
+    if not select("attention", device).__name__.endswith(".cuda"):
+        return offsets
+    return Layout.of(offsets, module_of(device))
 
 
 def check_offsets(cu_seqlens: np.ndarray, tokens: int) -> np.ndarray:
@@ -90,7 +120,7 @@ class Attention(Function):
         k: Array,
         v: Array,
         *,
-        cu_seqlens: np.ndarray,
+        cu_seqlens: Offsets,
         heads: int,
         scale: float,
         dropout: float,
@@ -99,7 +129,7 @@ class Attention(Function):
     ) -> Array:
         self.q, self.k, self.v = (contiguous(rows) for rows in (q, k, v))
         self.options = {"heads": heads, "scale": scale, "dropout": dropout, "seed": seed, "call": call}
-        self.cu_seqlens = contiguous(cu_seqlens)
+        self.cu_seqlens = contiguous(cu_seqlens) if isinstance(cu_seqlens, np.ndarray) else cu_seqlens
         context: Array
         context, self.log_sum_exp = select("attention", self.device).forward(
             self.q, self.k, self.v, self.cu_seqlens, **self.options

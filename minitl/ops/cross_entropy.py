@@ -14,7 +14,7 @@ import numpy as np
 
 from minitl.autograd import Function
 from minitl.device import move
-from minitl.kernels.launch import Array, contiguous
+from minitl.kernels.launch import Array, contiguous, on_gpu
 from minitl.kernels.select import select
 from minitl.ops.operands import check_ids
 from minitl.ops.registry import register
@@ -26,7 +26,7 @@ IGNORE_INDEX = -100
 
 def cross_entropy(
     logits: Tensor,
-    labels: Tensor | np.ndarray,
+    labels: Tensor | Array,
     *,
     ignore_index: int = IGNORE_INDEX,
     class_weights: Tensor | np.ndarray | None = None,
@@ -36,7 +36,7 @@ def cross_entropy(
 
     Args:
         logits: (N, C).
-        labels: (N,) integers in [0, C), or ``ignore_index``.
+        labels: (N,) integers in [0, C), or ``ignore_index``. An array on a GPU is trusted: to look at it would stop it.
         class_weights: (C,) non-negative, or None for all 1.
         label_smoothing: share of each target that is spread evenly over the classes, in [0, 1).
 
@@ -44,14 +44,16 @@ def cross_entropy(
         TypeError: labels that are no integers.
         ValueError: shapes that do not fit, or a label out of range; the message names its value and position.
     """
-    host = np.array(labels.numpy() if isinstance(labels, Tensor) else labels)  # a copy: backward needs them as now
-    if host.dtype.kind not in "iu":
-        raise TypeError(f"cross_entropy: labels must be integers, not {host.dtype}")
-    if logits.ndim != 2 or logits.shape[1] == 0 or host.shape != logits.shape[:1]:
-        raise ValueError(f"cross_entropy needs logits (N, C) and labels (N,), got {logits.shape} and {host.shape}")
+    # a copy: backward needs them as they are now
+    given = labels if on_gpu(labels) else np.array(labels.numpy() if isinstance(labels, Tensor) else labels)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"cross_entropy: labels must be integers, not {given.dtype}")
+    if logits.ndim != 2 or logits.shape[1] == 0 or given.shape != logits.shape[:1]:
+        raise ValueError(f"cross_entropy needs logits (N, C) and labels (N,), got {logits.shape} and {given.shape}")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1), got {label_smoothing}")
-    check_ids(np.where(host == ignore_index, 0, host), logits.shape[1], name="label")
+    if not on_gpu(given):
+        check_ids(np.where(given == ignore_index, 0, given), logits.shape[1], name="label")
     weights = None
     if class_weights is not None:
         if isinstance(class_weights, Tensor) and class_weights.requires_grad:
@@ -63,7 +65,7 @@ def cross_entropy(
             raise ValueError("cross_entropy: class_weights must not be negative")
         weights = move(source, logits.device).astype(logits.dtype)
     loss: Tensor = CrossEntropy.apply(
-        logits, labels=host, class_weights=weights, ignore_index=ignore_index, label_smoothing=label_smoothing
+        logits, labels=given, class_weights=weights, ignore_index=ignore_index, label_smoothing=label_smoothing
     )
     return loss
 
@@ -74,7 +76,7 @@ class CrossEntropy(Function):
         self,
         logits: Array,
         *,
-        labels: np.ndarray,
+        labels: Array,
         class_weights: Array | None,
         ignore_index: int,
         label_smoothing: float,

@@ -16,14 +16,15 @@ import numpy as np
 
 from minitl.autograd import WRITTEN, Function, Written
 from minitl.device import move
-from minitl.kernels.launch import Array, contiguous
+from minitl.kernels.launch import Array, contiguous, on_gpu
 from minitl.kernels.select import select
 from minitl.ops.operands import check_ids
 from minitl.ops.registry import register
 from minitl.ops.shape import reshape
+from minitl.precision import activations_in_bfloat16
 from minitl.tensor import Tensor
 
-Ids: TypeAlias = "np.ndarray | Tensor"
+Ids: TypeAlias = "np.ndarray | Array | Tensor"
 
 
 def embedding(table: Tensor, ids: Ids, *, padding_id: int | None = None) -> Tensor:
@@ -55,19 +56,26 @@ def embedding_sum(tables: Sequence[Tensor], ids: Sequence[Ids], *, padding_ids: 
         ids: for each table (T,) integers in [0, V_i).
         padding_ids: for each table a row that gets no gradient, or None.
 
+    Ids that are an array on a GPU are trusted: to look at them would stop it (``minitl.training.GraphedStep`` has
+    looked at them before they went there).
+
     Returns:
-        (T, D).
+        (T, D); bfloat16 under that policy with CUDA kernels, see ``minitl.precision``.
     """
-    hosts = [_integers(index) for index in ids]
-    for table, index, padding_id in zip(tables, hosts, padding_ids, strict=True):
-        check_ids(index, table.shape[0], name="id")
+    checked = [_integers(index) for index in ids]
+    for table, index, padding_id in zip(tables, checked, padding_ids, strict=True):
+        if not on_gpu(index):
+            check_ids(index, table.shape[0], name="id")
         if padding_id is not None and not 0 <= padding_id < table.shape[0]:
             raise ValueError(f"padding_id {padding_id} is out of range: the table has {table.shape[0]} rows")
-    y: Tensor = Embedding.apply(*tables, ids=hosts, padding_ids=list(padding_ids))
+    short = tables[0].dtype == np.float32 and activations_in_bfloat16(tables[0].device)
+    y: Tensor = Embedding.apply(*tables, ids=checked, padding_ids=list(padding_ids), short=short)
     return y
 
 
-def _integers(ids: Ids) -> np.ndarray:
+def _integers(ids: Ids) -> Array:
+    if on_gpu(ids):
+        return ids
     host = np.array(ids.numpy() if isinstance(ids, Tensor) else ids)  # a copy: backward needs them as they are now
     if host.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids must be integers, not {host.dtype}")
@@ -76,11 +84,12 @@ def _integers(ids: Ids) -> np.ndarray:
 
 @register("embedding")
 class Embedding(Function):
-    def forward(self, *tables: Array, ids: list[np.ndarray], padding_ids: list[int | None]) -> Array:
+    def forward(self, *tables: Array, ids: list[Array], padding_ids: list[int | None], short: bool) -> Array:
         self.ids = [move(index, self.device) for index in ids]
         self.padding_ids = padding_ids
-        self.table_shapes = [table.shape for table in tables]
-        y: Array = select("embedding", self.device).forward([contiguous(table) for table in tables], self.ids)
+        self.table_shapes, self.dtype = [table.shape for table in tables], tables[0].dtype
+        kernel, rows = select("embedding", self.device), [contiguous(table) for table in tables]
+        y: Array = kernel.forward_in_bfloat16(rows, self.ids) if short else kernel.forward(rows, self.ids)
         return y
 
     def backward(self, grad_y: Array) -> tuple[Array | Written | None, ...]:
@@ -93,7 +102,7 @@ class Embedding(Function):
     def _table_gradient(self, grad_y: Array, number: int) -> Array | Written:
         slot = self.slot(number)
         if slot is None:
-            out = self.xp.zeros(self.table_shapes[number], dtype=grad_y.dtype)
+            out = self.xp.zeros(self.table_shapes[number], dtype=self.dtype)
         else:
             touched = slot.start_rows()
             if touched is not None:

@@ -42,6 +42,8 @@ def gelu(x: Tensor, bias: Tensor | None = None, *, approximate: str = "none") ->
 
 @register("gelu")
 class Gelu(Function):
+    mixes_precision = True
+
     def forward(self, x: Array, *bias: Array, approximate: str) -> Array:
         self.x = contiguous(x)
         self.bias = contiguous(bias[0]) if bias else None

@@ -68,6 +68,8 @@ def layer_norm(
 
 @register("layer_norm")
 class LayerNorm(Function):
+    mixes_precision = True
+
     def forward(
         self,
         x: Array,

@@ -13,11 +13,11 @@ weight. The products follow ``minitl.precision``, those of backward as forward d
 from __future__ import annotations
 
 from minitl.autograd import WRITTEN, Function, Written
-from minitl.kernels.launch import Array, contiguous
+from minitl.kernels.launch import Array, contiguous, is_short, wide
 from minitl.kernels.select import select
 from minitl.ops.registry import register
 from minitl.ops.shape import as_rows, reshape
-from minitl.precision import products_in_bfloat16
+from minitl.precision import in_bfloat16, products_in_bfloat16
 from minitl.tensor import Tensor
 
 
@@ -38,7 +38,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     check_shapes("linear", x, weight, bias)
     rows = as_rows(x)
-    y: Tensor = Linear.apply(rows, weight) if bias is None else Linear.apply(rows, weight, bias)
+    inputs = (rows, weight) if bias is None else (rows, weight, bias)
+    y: Tensor = Linear.apply(*inputs, short_weight=in_bfloat16(weight) if is_short(x.dtype) else None)
     return y if x.ndim == 2 else reshape(y, (*x.shape[:-1], weight.shape[0]))
 
 
@@ -54,12 +55,18 @@ class AffineFunction(Function):
     """What Linear and LinearMany share: where the gradients of weights and biases go.
 
     Attributes:
-        x: (N, D), which forward saves.
-        bfloat16: whether forward rounded its operands, see ``minitl.precision``.
+        x: (N, D), which forward saves; bfloat16 on a GPU under that policy, and then so is what is returned, while the
+            gradients of weights and biases are float32.
+        bfloat16: whether forward rounded its float32 operands, see ``minitl.precision``.
     """
 
     x: Array
     bfloat16: bool
+    mixes_precision = True
+
+    def _save(self, x: Array) -> None:
+        self.x = contiguous(x)
+        self.bfloat16 = not is_short(x.dtype) and products_in_bfloat16(x.dtype)
 
     def _weight_gradient(self, index: int, grad_y: Array) -> Array | Written | None:
         """Return ``grad_y.T @ x`` for the weight that is input ``index``, or write it into its slot."""
@@ -68,7 +75,8 @@ class AffineFunction(Function):
         kernel = select("matmul", self.device)
         slot = self.slot(index)
         if slot is None:
-            gradient: Array = kernel.matmul(grad_y, self.x, transpose_a=True, bfloat16=self.bfloat16)
+            out = self.xp.empty((grad_y.shape[1], self.x.shape[1]), wide(grad_y.dtype))
+            gradient: Array = kernel.matmul(grad_y, self.x, transpose_a=True, out=out, bfloat16=self.bfloat16)
             return gradient
         out = slot.array
         if slot.written:
@@ -86,10 +94,10 @@ class AffineFunction(Function):
 
 @register("linear")
 class Linear(AffineFunction):
-    def forward(self, x: Array, weight: Array, *bias: Array) -> Array:
-        self.bfloat16 = products_in_bfloat16(x.dtype)
-        self.x = contiguous(x)
-        self.weight = contiguous(weight)
+    def forward(self, x: Array, weight: Array, *bias: Array, short_weight: Array | None) -> Array:
+        self._save(x)
+        self.master = weight  # what must not be overwritten before backward, where a copy of it is multiplied, too
+        self.weight = contiguous(weight) if short_weight is None else short_weight
         y: Array = select("matmul", self.device).matmul(
             self.x,
             self.weight,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minitl.autograd import Function
-from minitl.kernels.launch import Array
+from minitl.kernels.launch import Array, is_float
 from minitl.ops.operands import normalise_axes, unbroadcast
 from minitl.ops.registry import register
 from minitl.tensor import DTYPES, Tensor
@@ -71,7 +71,7 @@ def astype(x: Tensor, dtype: npt.DTypeLike) -> Tensor:
     dtype = np.dtype(dtype)
     if dtype not in DTYPES:
         raise TypeError(f"a Tensor holds float32, float64, integers or bool, not {dtype}")
-    if dtype.kind != "f" or x.dtype.kind != "f":
+    if dtype.kind != "f" or not is_float(x.dtype):
         return Tensor(x.array.astype(dtype), device=x.device)
     return AsType.apply(x, dtype=dtype)
 
