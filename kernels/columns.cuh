@@ -1,7 +1,7 @@
 // Sums over the rows of a matrix, in two steps and always in the same order.
 //
-// First every block adds up a chunk of rows for 32 columns; then a thread for each column adds up the chunks, first to
-// last. Nothing is added with atomics, whose order changes from run to run.
+// First every block adds up a chunk of rows; then the chunks are added up. Nothing is added with atomics, whose order
+// changes from run to run.
 #pragma once
 #include "arithmetic.cuh"
 
@@ -22,13 +22,29 @@ __device__ A sum_of_column(A value) {
     return total;
 }
 
-// partial (chunks, columns) -> sums (columns), one thread for each column
+// The same for eight columns of each thread: write what the block's rows add up to, for the first `columns` of the block's
+// columns.
+template <class A>
+__device__ void write_sums_of_eight(const A (&values)[EIGHT], A* sums, int columns) {
+    __shared__ A rows[ROWS_AT_ONCE][COLUMNS][EIGHT + 1];  // + 1: threads side by side use different banks
+#pragma unroll
+    for (int i = 0; i < EIGHT; ++i) rows[threadIdx.y][threadIdx.x][i] = values[i];
+    __syncthreads();  // all rows have written
+    const int thread = threadIdx.y * COLUMNS + threadIdx.x;  // now one for each column
+    A total = 0;
+    for (int row = 0; row < ROWS_AT_ONCE; ++row) total += rows[row][thread / EIGHT][thread % EIGHT];
+    if (thread < columns) sums[thread] = total;
+}
+
+// partial (matrices, chunks, columns) -> sums (matrices, columns): 8 threads for each column, then their 8 sums
 template <class T>
-__global__ void __launch_bounds__(256) sum_chunks(const T* __restrict__ partial, T* __restrict__ sums, int chunks,
-                                                  int columns) {
-    const int column = blockIdx.x * blockDim.x + threadIdx.x;
-    if (column >= columns) return;
+__global__ void __launch_bounds__(COLUMNS* ROWS_AT_ONCE) sum_chunks(const T* __restrict__ partial, T* __restrict__ sums,
+                                                                    int chunks, int columns) {
+    const int column = blockIdx.x * COLUMNS + threadIdx.x;
+    partial += (int64)blockIdx.y * chunks * columns;
     T total = 0;
-    for (int chunk = 0; chunk < chunks; ++chunk) total += partial[(int64)chunk * columns + column];
-    sums[column] = total;
+    if (column < columns)
+        for (int chunk = threadIdx.y; chunk < chunks; chunk += ROWS_AT_ONCE) total += partial[(int64)chunk * columns + column];
+    total = sum_of_column(total);
+    if (threadIdx.y == 0 && column < columns) sums[(int64)blockIdx.y * columns + column] = total;
 }

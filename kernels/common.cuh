@@ -70,6 +70,30 @@ template <int N, class T> __device__ __forceinline__ void store_pack(T* address,
     *reinterpret_cast<Pack<T, N>*>(address) = pack;
 }
 
+// Eight neighbouring elements, widened: one full pack of 16-bit elements, two of float, four of double. Addresses must be
+// multiples of 16 bytes; launchers ask `packs_fit` of Python.
+constexpr int EIGHT = 8;
+
+template <class T> __device__ __forceinline__ void load_eight(const T* address, Wide<T> (&values)[EIGHT]) {
+    constexpr int length = PACK_LENGTH<T>;
+#pragma unroll
+    for (int i = 0; i < EIGHT; i += length) {
+        const Pack<T, length> pack = load_pack<length>(address + i);
+#pragma unroll
+        for (int j = 0; j < length; ++j) values[i + j] = widen(pack.values[j]);
+    }
+}
+template <class T> __device__ __forceinline__ void store_eight(T* address, const Wide<T> (&values)[EIGHT]) {
+    constexpr int length = PACK_LENGTH<T>;
+#pragma unroll
+    for (int i = 0; i < EIGHT; i += length) {
+        Pack<T, length> pack;
+#pragma unroll
+        for (int j = 0; j < length; ++j) pack.values[j] = narrow<T>(values[i + j]);
+        store_pack(address + i, pack);
+    }
+}
+
 // ---- reductions -----------------------------------------------------------------------------------------------------
 
 struct Sum {

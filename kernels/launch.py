@@ -98,6 +98,14 @@ def on_gpu(value: object) -> TypeGuard[Array]:
     return is_array(value) and not isinstance(value, np.ndarray)
 
 
+def address(array: Any) -> int:
+    """Return where an array's memory begins, on the host or on the GPU."""
+    if isinstance(array, np.ndarray):
+        return array.ctypes.data
+    place: int = array.data.ptr
+    return place
+
+
 def is_array(value: object) -> bool:
     """Tell whether ``value`` is an array of NumPy or of a library that speaks NumPy's language."""
     if isinstance(value, np.ndarray):
@@ -117,6 +125,16 @@ def contiguous(array: Array) -> Array:
     flags = array.flags
     plain = flags.c_contiguous and getattr(flags, "aligned", True) and getattr(flags, "writeable", True)
     return array if plain else array.copy()
+
+
+def host_array(xp: Any, size: int, dtype: Any) -> Array:
+    """Return (size,) zeros on the host; for CuPy, in memory that a GPU reads and writes while the host goes on."""
+    if xp is np:
+        return np.zeros(size, dtype)
+    memory = xp.cuda.alloc_pinned_memory(size * np.dtype(dtype).itemsize)
+    array: Array = np.frombuffer(memory, dtype, size)
+    array[...] = 0
+    return array
 
 
 def check_floats(**arrays: Array | None) -> None:
@@ -296,7 +314,7 @@ def check_rows(rows: Array | None, *, first: int = 0, **matrix: Array) -> None:
     if first:
         raise ValueError(f"first must be 0 beside rows, which number the elements themselves; got {first}")
     columns = max(array.shape[1] for array in matrix.values())
-    if rows.size:
+    if rows.size and not on_gpu(rows):  # to look would stop the GPU; ops look at them before they go there
         for row in (int(rows.min()), int(rows.max())):
             check_ranges(rows=(row, 0, 2**64 // max(columns, 1)))
 

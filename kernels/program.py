@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from minitl.kernels.cudasim import Module, flatten
-from minitl.kernels.launch import Array, array_module, on_gpu, wide
+from minitl.kernels.launch import Array, address, array_module, on_gpu, wide
 from minitl.kernels.philox.device_call import DeviceCall
 
 #: What the dtypes of kernels are called in CUDA C++.
@@ -31,6 +31,7 @@ OPTIONS = ("-std=c++17", "--device-as-default-execution-space")
 
 THREADS = 256  # of a block, where nothing speaks for another number
 MOST_BLOCKS = 2**16  # of a kernel whose threads go through the elements in strides as long as the grid
+EIGHT, PACK_BYTES = 8, 16  # as in common.cuh
 SHARED_BYTES = 48 * 1024  # of dynamic shared memory that a block has; more has to be asked for
 
 
@@ -89,6 +90,18 @@ def _of_type(name: str, kind: str) -> str:
 def blocks_for(count: int, threads: int = THREADS) -> int:
     """Return how many blocks have a thread for each of ``count`` elements, at least 1 and not more than are useful."""
     return max(1, min(-(-count // threads), MOST_BLOCKS))
+
+
+def packs_fit(*arrays: Array | None) -> bool:
+    """Tell whether kernels may read eight neighbouring elements at once: rows are multiples of eight long, and every
+    array (None is skipped) begins at a multiple of 16 bytes.
+    """
+    for array in arrays:
+        if array is None:
+            continue
+        if array.shape[-1] % EIGHT or address(array) % PACK_BYTES:
+            return False
+    return True
 
 
 def dropout_options(probability: float, seed: int, call: int, x: Array) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ the layers as it is. A GPU's third choice is "tf32": float32 arrays, and product
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minitl.device import check_device
+from minitl.device import check_device, module_of
 from minitl.errors import PrecisionError
 from minitl.kernels.launch import Array, bfloat16, cupy_or_none
 from minitl.kernels.processor import processor
@@ -50,17 +50,28 @@ class Precision:
     compute: str = "float32"
 
 
-@dataclass
 class Shadow:
-    """A copy of a parameter in bfloat16.
+    """A copy of a parameter in bfloat16, which is made when it is first asked for.
 
     Attributes:
-        array: of the parameter's shape.
-        version: of the parameter, when it was rounded.
+        version: of the parameter, when it was rounded; -1 before.
     """
 
-    array: Array
-    version: int
+    def __init__(self, make: Callable[[], Array]) -> None:
+        """Take a function that returns memory of the parameter's shape."""
+        self._make, self.version = make, -1
+        self._array: Array | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether it was asked for."""
+        return self._array is not None
+
+    @property
+    def array(self) -> Array:
+        if self._array is None:
+            self._array = self._make()
+        return self._array
 
 
 _FLOAT32 = Precision()
@@ -174,6 +185,11 @@ def activations_in_bfloat16(device: str) -> bool:
 
 def in_bfloat16(weight: Tensor) -> Array:
     """Return a weight rounded to bfloat16, for activations of bfloat16: (F, D), kept until the weight changes."""
-    if weight._shadow is None or weight._shadow.version != weight._version.value:
-        weight._shadow = Shadow(weight.array.astype(bfloat16()), weight._version.value)
-    return weight._shadow.array
+    shadow = weight._shadow
+    if shadow is None:  # an optimizer on a GPU has given one to each of its parameters
+        shape, xp = weight.shape, module_of(weight.device)
+        shadow = weight._shadow = Shadow(lambda: xp.empty(shape, bfloat16()))
+    if shadow.version != weight._version.value:
+        shadow.array[...] = weight.array.astype(bfloat16())
+        shadow.version = weight._version.value
+    return shadow.array

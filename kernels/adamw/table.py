@@ -13,6 +13,8 @@ from minitl.kernels.launch import Array
 
 CHUNK = 2**14  # elements that are updated, or whose squares are summed, in one turn
 
+SHADOW = 3  # the column in which CUDA's table of chunks says whether a copy in bfloat16 is written
+
 # What a segment's step is made of: columns of the table of options, in the dtype of the buffers. DECAYS, RESTS and
 # NEAR_GRADIENT are 0 or 1.
 FACTOR, STEP_SIZE, CORRECTION, EPS, DECAYS, DECAY, RESTS, NEAR_GRADIENT, BETA1, WEIGHT1, BETA2, WEIGHT2 = range(12)

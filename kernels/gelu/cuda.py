@@ -4,44 +4,47 @@ from __future__ import annotations
 
 import numpy as np
 
-from minitl.kernels.columns import COLUMNS, ROWS_AT_ONCE, chunks_of, sum_chunks
+from minitl.kernels.columns import BLOCK, COLUMNS, chunks_of, sum_chunks
 from minitl.kernels.gelu.reference import VARIANTS
-from minitl.kernels.launch import Array, array_module, check_choice, check_floats, check_shapes
-from minitl.kernels.program import THREADS, Program, blocks_for, per_type
+from minitl.kernels.launch import Array, array_module, check_activations, check_choice, check_shapes, wide
+from minitl.kernels.program import EIGHT, THREADS, Program, blocks_for, packs_fit, per_short_type, per_type
 
+_FORWARD = [f"gelu_forward{how}<,{tanh}>" for how in ("", "_single") for tanh in ("false", "true")]
+_BACKWARD = [f"gelu_backward{how}<,{tanh}>" for how in ("", "_single") for tanh in ("false", "true")]
 PROGRAM = Program(
     __file__,
-    per_type(
-        "gelu_forward<,false>", "gelu_forward<,true>", "gelu_backward<,false>", "gelu_backward<,true>", "sum_chunks"
-    ),
+    [*per_type(*_FORWARD, *_BACKWARD, "sum_chunks"), *per_short_type(*_BACKWARD, forward_only=_FORWARD)],
 )
 
 
 def forward(x: Array, bias: Array | None, *, approximate: str) -> Array:
-    check_floats(x=x, bias=bias)
+    check_activations({"bias": bias}, x=x)
     check_shapes(x=(x, "N F"), bias=(bias, "F"))
     check_choice("approximate", approximate, VARIANTS)
     y = array_module(x).empty_like(x)
     if x.size:
-        name = f"gelu_forward<,{_tanh(approximate)}>"
-        PROGRAM.launch(name, x, blocks_for(x.size), THREADS, x, bias, y, np.int64(x.size), np.int32(x.shape[1]))
+        eights = packs_fit(x, bias)
+        name = f"gelu_forward{'' if eights else '_single'}<,{_tanh(approximate)}>"
+        blocks = -(-x.size // (EIGHT * THREADS)) if eights else blocks_for(x.size)
+        PROGRAM.launch(name, x, blocks, THREADS, x, bias, y, np.int64(x.size), np.int32(x.shape[1]))
     return y
 
 
 def backward(grad_y: Array, x: Array, bias: Array | None, *, approximate: str) -> tuple[Array, Array | None]:
-    check_floats(grad_y=grad_y, x=x, bias=bias)
+    check_activations({"bias": bias}, grad_y=grad_y, x=x)
     check_shapes(grad_y=(grad_y, "N F"), x=(x, "N F"), bias=(bias, "F"))
     check_choice("approximate", approximate, VARIANTS)
     xp = array_module(x)
     rows, columns = x.shape
     grad_x = xp.empty_like(x)
     chunks = chunks_of(rows)
-    partial_bias = None if bias is None else xp.zeros((chunks, columns), x.dtype)
+    partial_bias = None if bias is None else (xp.empty if x.size else xp.zeros)((chunks, columns), wide(x.dtype))
     if x.size:
-        grid = (chunks, -(-columns // COLUMNS))
+        eights = packs_fit(grad_y, x, bias)
+        grid = chunks, -(-columns // (COLUMNS * EIGHT if eights else COLUMNS))
         sizes = np.int64(rows), np.int32(columns)
-        name = f"gelu_backward<,{_tanh(approximate)}>"
-        PROGRAM.launch(name, x, grid, (COLUMNS, ROWS_AT_ONCE), grad_y, x, bias, grad_x, partial_bias, *sizes)
+        name = f"gelu_backward{'' if eights else '_single'}<,{_tanh(approximate)}>"
+        PROGRAM.launch(name, x, grid, BLOCK, grad_y, x, bias, grad_x, partial_bias, *sizes)
     return grad_x, None if partial_bias is None else sum_chunks(PROGRAM, partial_bias)
 
 

@@ -1,7 +1,7 @@
 // Bias and GELU of (N, F); the formulas are in reference.py.
 //
-// Forward: one thread for each element; x is read and y written once, the bias stays in the cache.
-// Backward: a block takes 32 columns and 64 rows, writes grad_x, and adds up its rows' share of grad_bias.
+// Forward: x is read and y written once, the bias stays in the cache. Backward: a block takes 256 columns (32 where a thread
+// has one element) and 64 rows, writes grad_x, and adds up its rows' share of grad_bias.
 #include "columns.cuh"
 
 // The normal distribution function and its density at u. For float the series of kernels/special.py, whose relative
@@ -54,33 +54,81 @@ __device__ __forceinline__ void distribution_of(A u, A& distribution, A& density
         normal(u, distribution, density);
 }
 
+// ---- eight neighbouring elements a thread -------------------------------------------------------------------------------
+
 template <class T, bool TANH>
 __global__ void __launch_bounds__(256)
-    gelu_forward(const T* __restrict__ x, const T* __restrict__ bias, T* __restrict__ y, int64 count, int columns) {
-    const int64 stride = (int64)gridDim.x * blockDim.x;
-    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) {
-        const T u = x[i] + (bias ? bias[i % columns] : T(0));
-        T distribution, density;
-        distribution_of<T, TANH>(u, distribution, density);
-        y[i] = u * distribution;
+    gelu_forward(const T* __restrict__ x, const Wide<T>* __restrict__ bias, T* __restrict__ y, int64 count, int columns) {
+    const int64 begin = ((int64)blockIdx.x * blockDim.x + threadIdx.x) * EIGHT;
+    if (begin >= count) return;
+    Wide<T> u[EIGHT], added[EIGHT];
+    load_eight(x + begin, u);
+    if (bias) load_eight(bias + begin % columns, added);
+#pragma unroll
+    for (int i = 0; i < EIGHT; ++i) {
+        if (bias) u[i] += added[i];
+        Wide<T> distribution, density;
+        distribution_of<Wide<T>, TANH>(u[i], distribution, density);
+        u[i] *= distribution;
     }
+    store_eight(y + begin, u);
 }
 
 // partial_bias (chunks, columns): what each chunk of rows adds to grad_bias, or null
 template <class T, bool TANH>
+__global__ void __launch_bounds__(COLUMNS* ROWS_AT_ONCE, 1)
+    gelu_backward(const T* __restrict__ grad_y, const T* __restrict__ x, const Wide<T>* __restrict__ bias,
+                  T* __restrict__ grad_x, Wide<T>* __restrict__ partial_bias, int64 rows, int columns) {
+    const int first = blockIdx.y * COLUMNS * EIGHT, column = first + threadIdx.x * EIGHT;
+    const int64 begin = (int64)blockIdx.x * CHUNK_ROWS;
+    Wide<T> totals[EIGHT] = {}, added[EIGHT] = {};
+    if (bias && column < columns) load_eight(bias + column, added);
+    for (int64 row = begin + threadIdx.y; row < begin + CHUNK_ROWS && row < rows && column < columns; row += ROWS_AT_ONCE) {
+        Wide<T> u[EIGHT], grad[EIGHT];
+        load_eight(x + row * columns + column, u);
+        load_eight(grad_y + row * columns + column, grad);
+#pragma unroll
+        for (int i = 0; i < EIGHT; ++i) {
+            u[i] += added[i];
+            Wide<T> distribution, density;
+            distribution_of<Wide<T>, TANH>(u[i], distribution, density);
+            grad[i] *= distribution + u[i] * density;
+            totals[i] += grad[i];
+        }
+        store_eight(grad_x + row * columns + column, grad);
+    }
+    if (!partial_bias) return;
+    write_sums_of_eight(totals, partial_bias + (int64)blockIdx.x * columns + first, columns - first);
+}
+
+// ---- one element a thread: rows of any length ---------------------------------------------------------------------------
+
+template <class T, bool TANH>
+__global__ void __launch_bounds__(256)
+    gelu_forward_single(const T* __restrict__ x, const Wide<T>* __restrict__ bias, T* __restrict__ y, int64 count, int columns) {
+    const int64 stride = (int64)gridDim.x * blockDim.x;
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) {
+        const Wide<T> u = widen(x[i]) + (bias ? bias[i % columns] : 0);
+        Wide<T> distribution, density;
+        distribution_of<Wide<T>, TANH>(u, distribution, density);
+        y[i] = narrow<T>(u * distribution);
+    }
+}
+
+template <class T, bool TANH>
 __global__ void __launch_bounds__(COLUMNS* ROWS_AT_ONCE)
-    gelu_backward(const T* __restrict__ grad_y, const T* __restrict__ x, const T* __restrict__ bias,
-                  T* __restrict__ grad_x, T* __restrict__ partial_bias, int64 rows, int columns) {
+    gelu_backward_single(const T* __restrict__ grad_y, const T* __restrict__ x, const Wide<T>* __restrict__ bias,
+                         T* __restrict__ grad_x, Wide<T>* __restrict__ partial_bias, int64 rows, int columns) {
     const int column = blockIdx.y * COLUMNS + threadIdx.x;
     const int64 begin = (int64)blockIdx.x * CHUNK_ROWS;
-    T total = 0;
+    Wide<T> total = 0;
     for (int64 row = begin + threadIdx.y; row < begin + CHUNK_ROWS && row < rows && column < columns; row += ROWS_AT_ONCE) {
         const int64 i = row * columns + column;
-        const T u = x[i] + (bias ? bias[column] : T(0));
-        T distribution, density;
-        distribution_of<T, TANH>(u, distribution, density);
-        const T grad_u = grad_y[i] * (distribution + u * density);
-        grad_x[i] = grad_u;
+        const Wide<T> u = widen(x[i]) + (bias ? bias[column] : 0);
+        Wide<T> distribution, density;
+        distribution_of<Wide<T>, TANH>(u, distribution, density);
+        const Wide<T> grad_u = widen(grad_y[i]) * (distribution + u * density);
+        grad_x[i] = narrow<T>(grad_u);
         total += grad_u;
     }
     total = sum_of_column(total);

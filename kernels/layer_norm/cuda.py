@@ -6,21 +6,33 @@ import math
 
 import numpy as np
 
-from minitl.kernels.columns import COLUMNS, ROWS_AT_ONCE, chunks_of, sum_chunks
+from minitl.kernels.columns import BLOCK, CHUNK_ROWS, COLUMNS, chunks_of, sum_chunks
 from minitl.kernels.launch import (
     Array,
     array_module,
+    check_activations,
     check_dropout,
-    check_floats,
     check_ranges,
     check_rows,
     check_shapes,
+    wide,
 )
-from minitl.kernels.program import Program, dropout_options, per_type
+from minitl.kernels.program import Program, dropout_options, packs_fit, per_short_type, per_type
 
-THREADS = 128
-FORWARD, BACKWARD = f"layer_norm_forward<,{THREADS}>", f"layer_norm_backward<,{THREADS}>"
-PROGRAM = Program(__file__, per_type(FORWARD, BACKWARD, "layer_norm_parameters", "sum_chunks"))
+WARPS, WARP_SIZE, ROWS_OF_A_BLOCK, STEP = 8, 32, 16, 256  # as in layer_norm.cu
+MOST_PACKS = 4  # rows of at most 1,024 are kept in registers
+# In float64, which is for checking derivatives, they would not fit.
+_PACKED = [f"layer_norm_{way}<,{packs}>" for way in ("forward", "backward") for packs in range(1, MOST_PACKS + 1)]
+_FORWARD = [*_PACKED[:MOST_PACKS], "layer_norm_forward_long"]
+_BACKWARD = [*_PACKED[MOST_PACKS:], "layer_norm_backward_long", "layer_norm_parameters"]
+PROGRAM = Program(
+    __file__,
+    [
+        *per_type("layer_norm_forward_long", "layer_norm_backward_long", "layer_norm_parameters", "sum_chunks"),
+        *(name.replace("<,", "<float,") for name in _PACKED),
+        *per_short_type(*_BACKWARD, forward_only=_FORWARD),
+    ],
+)
 
 
 def forward(
@@ -35,7 +47,7 @@ def forward(
     call: int = 0,
     rows: Array | None = None,
 ) -> tuple[Array, Array, Array, Array]:
-    check_floats(x=x, residual=residual, weight=weight, bias=bias)
+    check_activations({"weight": weight, "bias": bias}, x=x, residual=residual)
     check_shapes(x=(x, "N D"), residual=(residual, "N D"), weight=(weight, "D"), bias=(bias, "D"))
     check_ranges(eps=(eps, 0, math.inf))
     check_dropout(dropout, seed=seed, call=call)
@@ -45,11 +57,15 @@ def forward(
     xp = array_module(x)
     y = xp.empty_like(x)
     total = x if residual is None and dropout == 0 else xp.empty_like(x)
-    mean, rstd = xp.empty(len(x), x.dtype), xp.empty(len(x), x.dtype)
+    mean, rstd = xp.empty(len(x), wide(x.dtype)), xp.empty(len(x), wide(x.dtype))
     if len(x):
         arrays = x, residual, weight, bias, _numbers(rows, x), y, total, mean, rstd
-        options = np.int64(x.shape[1]), x.dtype.type(eps), *dropout_options(dropout, seed, call, x)
-        PROGRAM.launch(FORWARD, x, len(x), THREADS, *arrays, *options)
+        sizes = np.int64(len(x)), np.int32(x.shape[1])
+        options = wide(x.dtype).type(eps), *dropout_options(dropout, seed, call, x)
+        packs = _packs(x, residual, weight, bias)
+        name = f"layer_norm_forward<,{packs}>" if packs else "layer_norm_forward_long"
+        blocks = -(-len(x) // WARPS) if packs else len(x)
+        PROGRAM.launch(name, x, blocks, WARPS * WARP_SIZE, *arrays, *sizes, *options)
     return y, total, mean, rstd
 
 
@@ -65,7 +81,7 @@ def backward(
     call: int = 0,
     rows: Array | None = None,
 ) -> tuple[Array, Array, Array, Array]:
-    check_floats(grad_y=grad_y, total=total, weight=weight, mean=mean, rstd=rstd)
+    check_activations({"weight": weight, "mean": mean, "rstd": rstd}, grad_y=grad_y, total=total)
     check_shapes(grad_y=(grad_y, "N D"), total=(total, "N D"), weight=(weight, "D"), mean=(mean, "N"), rstd=(rstd, "N"))
     check_dropout(dropout, seed=seed, call=call)
     check_rows(rows, grad_y=grad_y)
@@ -73,19 +89,34 @@ def backward(
     count, columns = grad_y.shape
     grad_total = xp.empty_like(grad_y)
     grad_x = grad_total if dropout == 0 else xp.empty_like(grad_y)
-    offsets = xp.empty(count, grad_y.dtype)
-    chunks = chunks_of(count)
-    partial_weight, partial_bias = xp.zeros((2, chunks, columns), grad_y.dtype)
-    if grad_y.size:
-        arrays = grad_y, total, weight, mean, rstd, _numbers(rows, grad_y), grad_x, grad_total, offsets
-        options = np.int64(columns), *dropout_options(dropout, seed, call, grad_y)
-        PROGRAM.launch(BACKWARD, grad_y, count, THREADS, *arrays, *options)
-        sums = grad_y, total, mean, rstd, offsets, partial_weight, partial_bias
+    packs = _packs(grad_y, total, weight)
+    chunks = chunks_of(count, ROWS_OF_A_BLOCK if packs else CHUNK_ROWS)
+    partial = xp.empty((2, chunks, columns), wide(grad_y.dtype))
+    if grad_y.size == 0:
+        partial[...] = 0
+        return grad_x, grad_total, *sum_chunks(PROGRAM, partial)
+    arrays = grad_y, total, weight, mean, rstd, _numbers(rows, grad_y), grad_x, grad_total
+    options = dropout_options(dropout, seed, call, grad_y)
+    sizes = np.int64(count), np.int32(columns)
+    if packs:
+        name = f"layer_norm_backward<,{packs}>"
+        PROGRAM.launch(name, grad_y, chunks, WARPS * WARP_SIZE, *arrays, partial, *sizes, *options)
+    else:
+        offsets = xp.empty(count, wide(grad_y.dtype))
+        arguments = *arrays, offsets, sizes[1], *options
+        PROGRAM.launch("layer_norm_backward_long", grad_y, count, WARPS * WARP_SIZE, *arguments)
         grid = chunks, -(-columns // COLUMNS)
-        sizes = np.int64(count), np.int32(columns)
-        PROGRAM.launch("layer_norm_parameters", grad_y, grid, (COLUMNS, ROWS_AT_ONCE), *sums, *sizes)
-    grad_weight, grad_bias = sum_chunks(PROGRAM, partial_weight), sum_chunks(PROGRAM, partial_bias)
+        sums = grad_y, total, mean, rstd, offsets, partial
+        PROGRAM.launch("layer_norm_parameters", grad_y, grid, BLOCK, *sums, *sizes)
+    grad_weight, grad_bias = sum_chunks(PROGRAM, partial)
     return grad_x, grad_total, grad_weight, grad_bias
+
+
+def _packs(*arrays: Array | None) -> int:
+    """Return how many times eight elements a lane has of a row, or 0 where the row is not read so."""
+    columns = next(array.shape[-1] for array in arrays if array is not None)
+    wide_enough = arrays[0] is not None and arrays[0].dtype != np.float64 and columns <= MOST_PACKS * STEP
+    return -(-columns // STEP) if wide_enough and packs_fit(*arrays) else 0
 
 
 def _numbers(rows: Array | None, x: Array) -> Array | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minitl.kernels.launch import Array, check_floats, check_shapes
+from minitl.kernels.launch import Array, check_activations, check_floats, check_shapes, is_short, wide
 
 
 def check_product(
@@ -17,8 +17,19 @@ def check_product(
     bias: Array | None,
     bfloat16: bool,
 ) -> tuple[int, int, int]:
-    """Return (M, N, K), or raise for arguments that do not fit; see ``reference.matmul``."""
-    check_floats(a=a, b=b, out=out, bias=bias)
+    """Return (M, N, K), or raise for arguments that do not fit; see ``reference.matmul``.
+
+    Operands of 16 bits give a result of their own dtype, or float32 into an ``out`` that is; the bias has the result's.
+    """
+    if is_short(a.dtype):
+        check_activations(a=a, b=b)
+        results = {name: array for name, array in (("out", out), ("bias", bias)) if array is not None}
+        if out is not None and out.dtype == wide(a.dtype):
+            check_floats(**results)  # a sum that is not rounded
+        elif results:
+            check_activations(a=a, **results)
+    else:
+        check_floats(a=a, b=b, out=out, bias=bias)
     check_shapes(
         a=(a, "K M" if transpose_a else "M K"),
         b=(b, "N K" if transpose_b else "K N"),
@@ -37,5 +48,5 @@ def check_product(
 
 def check_sums(x: Array) -> None:
     """Raise unless ``x`` is a plain (N, D) array of floats."""
-    check_floats(x=x)
+    check_activations(x=x)
     check_shapes(x=(x, "N D"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from minitl.kernels.adamw import Segment
+from minitl.kernels.adamw.table import options_of
 from minitl.kernels.launch import Array
 from minitl.kernels.select import select
 from minitl.optim.optimizer import Optimizer, ParameterGroup, check_not_negative
+from minitl.optim.recordable import Recordable
 from minitl.tensor import Tensor
 
 
@@ -58,6 +60,7 @@ class AdamW(Optimizer):
         self._second_moment = self.buffer.xp.zeros(size, dtype=dtype)
         self._steps = [0] * len(self._trained)
         self._touched: list[Array | None] = [None] * len(self._trained)
+        self._recordable: Recordable | None = None
 
     def _update(self, written: Sequence[int]) -> None:
         segments = []
@@ -78,6 +81,73 @@ class AdamW(Optimizer):
             torch_compat=self.torch_compat,
             touched=[self._touched[number] for number in written],
         )
+
+    # -- a step that can be recorded -----------------------------------------------------------------------------------
+    # clip_grad_norm and step in three parts. The middle one only launches CUDA kernels, and neither reads nor writes a
+    # number on the host that changes from step to step: a CUDA graph may hold it.
+
+    def prepare_step(self) -> None:
+        """Put learning rates and bias corrections of the coming step where the kernels find them.
+
+        Raises:
+            RuntimeError: as ``step`` does.
+        """
+        self._check_parameters()
+        segments = [
+            Segment(*place, *self._rates(number), self._steps[number] + 1)
+            for number, place in enumerate(self.buffer.segments)
+        ]
+        options = options_of(
+            segments,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            eps=self.eps,
+            torch_compat=self.torch_compat,
+            dtype=self.buffer.parameters.dtype,
+        )
+        if self._recordable is None:
+            self._recordable = Recordable(self.buffer, options.size)
+        self._recordable.write_options(options)
+
+    def launch_step(self, max_norm: float) -> tuple[Array, tuple[int, ...]]:
+        """Clip the gradients by their global norm and update all parameters that have one.
+
+        Where the norm is not finite nothing is updated.
+
+        Args:
+            max_norm: as of ``clip_grad_norm``.
+
+        Returns:
+            The norm before clipping, (1,) float64 on the device; and the numbers of the parameters, for ``count_step``.
+
+        Raises:
+            RuntimeError: ``prepare_step`` was not called.
+        """
+        if self._recordable is None:
+            raise RuntimeError("launch_step comes after prepare_step")
+        written = tuple(number for number, slot in enumerate(self.buffer.slots) if slot.written)
+        kernel = select("adamw", self.buffer.device)
+        table = self._recordable.table(written)
+        norm, clip = kernel.clip_lines(self.buffer.gradients, table, max_norm=max_norm)
+        kernel.update_lines(
+            (self.buffer.parameters, self.buffer.gradients, self._first_moment, self._second_moment),
+            table,
+            self._recordable.options,
+            torch_compat=self.torch_compat,
+            shadow=self._recordable.shadow(),
+            clip=clip,
+        )
+        return norm, written
+
+    def count_step(self, written: tuple[int, ...]) -> None:
+        """Enter that these parameters have been updated. A step that was not taken, for its norm, counts too."""
+        for number in written:
+            parameter = self._trained[number][0]
+            self._steps[number] += 1
+            self._touched[number] = None
+            parameter._version.value += 1
+            if parameter._shadow is not None and parameter._shadow.exists:
+                parameter._shadow.version = parameter._version.value
 
     def _touch(self, number: int) -> None:
         """Enter in ``_touched`` which rows have a gradient in this step; a row that ever had one has moments.

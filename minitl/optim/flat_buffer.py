@@ -3,6 +3,8 @@
     parameters  [ word_embeddings ...............| query.weight .....| query.bias | ... ]      (P,)
     gradients   [ the same places                                                       ]      (P,)
 
+Each begins at a multiple of 8 elements, so that GPUs read it in packs of 16 bytes; what lies between is 0.
+
 ``parameter.array`` becomes a view of the first, ``parameter.grad`` of the second. An optimizer step then is one pass
 over contiguous memory, whatever the number of parameters.
 """
@@ -13,9 +15,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from minitl.device import module_of
-from minitl.kernels.launch import Array
+from minitl.kernels.launch import Array, bfloat16
 from minitl.optim.gradient_slot import GradientSlot
+from minitl.precision import Shadow
 from minitl.tensor import Tensor
+
+ALIGNMENT = 8  # elements: 16 bytes of bfloat16, and more of the others
 
 
 class FlatBuffer:
@@ -41,8 +46,8 @@ class FlatBuffer:
             raise ValueError(f"an optimizer's parameters share one device and dtype, found {sorted(kinds)}")
         self.trainable = list(trainable)
         self.device, dtype = kinds.pop() if kinds else ("cpu", "float32")
-        total = sum(parameter.size for parameter in trainable)
-        self.parameters = self.xp.empty(total, dtype=dtype)
+        total = sum(_aligned(parameter.size) for parameter in trainable)
+        self.parameters = self.xp.zeros(total, dtype=dtype)
         self.gradients = self.xp.zeros(total, dtype=dtype)
         self.segments: list[tuple[int, int]] = []
         self.slots: list[GradientSlot] = []
@@ -50,7 +55,8 @@ class FlatBuffer:
         offset = 0
         for parameter in trainable:
             self._adopt(parameter, offset)
-            offset += parameter.size
+            offset += _aligned(parameter.size)
+        self._shadow: Array | None = None
 
     @property
     def xp(self) -> ModuleType:
@@ -67,11 +73,23 @@ class FlatBuffer:
         self.views.append(view)
         parameter._grad = None
         parameter._slot = slot
+        parameter._shadow = Shadow(lambda: self.shadow[part].reshape(view.shape))
         if present is not None:
             parameter.grad = present
         self.segments.append((offset, parameter.size))
         self.slots.append(slot)
 
+    @property
+    def shadow(self) -> Array:
+        """The parameters rounded to bfloat16, (P,), in memory that is there from its first use on; see ``Shadow``."""
+        if self._shadow is None:
+            self._shadow = self.xp.zeros(self.parameters.size, bfloat16())
+        return self._shadow
+
     def owns(self, parameter: Tensor, number: int) -> bool:
         """Tell whether ``parameter`` still lives in place ``number``: ``to`` and a newer optimizer take it away."""
         return parameter._slot is self.slots[number] and parameter.array is self.views[number]
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

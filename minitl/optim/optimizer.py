@@ -69,18 +69,22 @@ class Optimizer(ABC):
             RuntimeError: a parameter has left this optimizer since it was built: its module was moved or converted, its
                 ``requires_grad`` was changed, or a newer optimizer took it.
         """
-        for number, (parameter, _) in enumerate(self._trained):
-            if not self.buffer.owns(parameter, number):
-                raise RuntimeError(f"a parameter of shape {parameter.shape} was moved, converted or given to a newer "
-                                   "optimizer: build the optimizer again")  # fmt: skip
-        if any(not p.requires_grad for p, _ in self._trained) or any(p.requires_grad for p in self._frozen):
-            raise RuntimeError("requires_grad of a parameter was changed: build the optimizer again")
+        self._check_parameters()
         written = [number for number, slot in enumerate(self.buffer.slots) if slot.written]
         if not written:
             return
         self._update(written)
         for number in written:
             self._trained[number][0]._version.value += 1
+
+    def _check_parameters(self) -> None:
+        """Raise unless all parameters are still this optimizer's."""
+        for number, (parameter, _) in enumerate(self._trained):
+            if not self.buffer.owns(parameter, number):
+                raise RuntimeError(f"a parameter of shape {parameter.shape} was moved, converted or given to a newer "
+                                   "optimizer: build the optimizer again")  # fmt: skip
+        if any(not p.requires_grad for p, _ in self._trained) or any(p.requires_grad for p in self._frozen):
+            raise RuntimeError("requires_grad of a parameter was changed: build the optimizer again")
 
     def zero_grad(self) -> None:
         """Forget all gradients: ``grad`` is None again."""

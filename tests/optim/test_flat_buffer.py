@@ -13,6 +13,11 @@ from hypothesis import strategies as st
 import minitl
 from minitl import Tensor, nn, ops, optim
 from minitl.nn import Module
+from minitl.optim.flat_buffer import ALIGNMENT
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def leaf(values: Any, dtype: str = "float64") -> Tensor:
@@ -42,7 +47,7 @@ def test_parameters_become_views_and_stay_themselves(shapes: list[tuple[int, ...
         parameter.grad = Tensor(gradient)
     optimizer = optim.SGD(parameters)
     buffer = optimizer.buffer
-    assert buffer.parameters.size == sum(array.size for array in arrays) == buffer.gradients.size
+    assert buffer.parameters.size == sum(aligned(array.size) for array in arrays) == buffer.gradients.size
     offset = 0
     for number, (parameter, array) in enumerate(zip(parameters, arrays, strict=True)):
         assert buffer.segments[number] == (offset, array.size)
@@ -54,7 +59,8 @@ def test_parameters_become_views_and_stay_themselves(shapes: list[tuple[int, ...
             assert array.size == 0 or np.shares_memory(parameter.grad.array, buffer.gradients)
         else:
             assert parameter.grad is None
-        offset += array.size
+        assert not buffer.parameters[offset + array.size : offset + aligned(array.size)].any()
+        offset += aligned(array.size)
 
 
 def test_parameters_of_other_layouts() -> None:
@@ -72,8 +78,8 @@ def test_frozen_parameters_have_no_place() -> None:
     array = frozen.array
     optimizer = optim.AdamW([frozen, trained])
     assert frozen.array is array
-    assert optimizer.buffer.parameters.size == 2
-    assert optimizer._first_moment.size == optimizer._second_moment.size == 2
+    assert optimizer.buffer.parameters.size == ALIGNMENT
+    assert optimizer._first_moment.size == optimizer._second_moment.size == ALIGNMENT
     (frozen * trained.sum()).sum().backward()
     optimizer.step()
     assert frozen.numpy().tolist() == [1.0, 1.0, 1.0]
@@ -243,7 +249,7 @@ def test_loading_goes_into_the_buffer() -> None:
     layer = nn.Linear(2, 1)
     optimizer = optim.SGD(layer.parameters(), lr=1.0)
     layer.load_state_dict({"weight": [[5.0, 6.0]], "bias": [7.0]})
-    assert optimizer.buffer.parameters.tolist() == [5.0, 6.0, 7.0]
+    assert optimizer.buffer.parameters[[0, 1, ALIGNMENT]].tolist() == [5.0, 6.0, 7.0]
     layer(Tensor(np.ones((1, 2), np.float32))).sum().backward()
     optimizer.step()
     assert layer.weight.numpy().tolist() == [[4.0, 5.0]]
