@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +32,7 @@ OPTIONS = ("-std=c++17", "--device-as-default-execution-space")
 
 THREADS = 256  # of a block, where nothing speaks for another number
 MOST_BLOCKS = 2**16  # of a kernel whose threads go through the elements in strides as long as the grid
+HOPPERS_SHARED_BYTES = 227 * 1024
 EIGHT, PACK_BYTES = 8, 16  # as in common.cuh
 SHARED_BYTES = 48 * 1024  # of dynamic shared memory that a block has; more has to be asked for
 
@@ -42,18 +44,22 @@ class _Library(Protocol):
 
 
 class _GpuModule:
-    """A file compiled by NVRTC, with the launch that the simulator's kernels have."""
+    """A file for NVRTC, with the launch that the simulator's kernels have.
+
+    Each instantiation is compiled when it is first used, by itself: most are never used. CuPy keeps the results on disk.
+    """
 
     def __init__(self, xp: Any, file: Path, instantiations: Sequence[str]) -> None:
-        self._module = xp.RawModule(code=flatten(file), options=OPTIONS, name_expressions=list(instantiations))
-        self._names, self._file = list(instantiations), file
-        self._kernels: dict[str, Any] = {}
+        self._xp, self._file, self._text = xp, file, flatten(file)
+        self._names = list(instantiations)
+        self._kernels: dict[str, _GpuKernel] = {}
 
-    def kernel(self, name: str) -> Any:
+    def kernel(self, name: str) -> _GpuKernel:
         if name not in self._kernels:
             if name not in self._names:
                 raise KeyError(f"{self._file.name} was compiled for {', '.join(self._names)}, not for {name}")
-            self._kernels[name] = _GpuKernel(self._module.get_function(name))
+            module = self._xp.RawModule(code=self._text, options=OPTIONS, name_expressions=[name])
+            self._kernels[name] = _GpuKernel(module.get_function(name))
         return self._kernels[name]
 
 
@@ -102,6 +108,13 @@ def packs_fit(*arrays: Array | None) -> bool:
         if array.shape[-1] % EIGHT or address(array) % PACK_BYTES:
             return False
     return True
+
+
+def most_shared_memory(like: Array) -> int:
+    """Return how many bytes of shared memory a block can have at most, where ``like`` is."""
+    if on_gpu(like):
+        return int(array_module(like).cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"])
+    return HOPPERS_SHARED_BYTES
 
 
 def dropout_options(probability: float, seed: int, call: int, x: Array) -> tuple[Any, ...]:
@@ -175,8 +188,9 @@ def all_programs() -> list[Program]:
     """Return the programs of every kernel folder's ``cuda.py``, in the order of the folders."""
     found = []
     for folder in sorted(path.parent.name for path in Path(__file__).parent.glob("*/cuda.py")):
-        module = importlib.import_module(f"minitl.kernels.{folder}.cuda")
-        found += [value for value in vars(module).values() if isinstance(value, Program)]
+        modules = [importlib.import_module(f"minitl.kernels.{folder}.cuda")]
+        modules += [value for value in vars(modules[0]).values() if isinstance(value, ModuleType)]
+        found += [module.PROGRAM for module in modules if isinstance(getattr(module, "PROGRAM", None), Program)]
     return found
 
 

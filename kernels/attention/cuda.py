@@ -1,4 +1,4 @@
-"""Self-attention in CUDA, plain; see attention.cu."""
+"""Self-attention in CUDA: plain, see attention.cu; of 16 bits on tensor cores, see tensor_cores.cu."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from minitl.kernels.attention import tensor_cores
 from minitl.kernels.attention.layout import Layout
 from minitl.kernels.launch import (
     Array,
     array_module,
+    check_activations,
     check_dropout,
-    check_floats,
     check_heads,
     check_offsets,
     check_shapes,
+    is_short,
 )
 from minitl.kernels.program import Program, dropout_options, per_type
 
@@ -34,11 +36,14 @@ def forward(
     seed: int = 0,
     call: int = 0,
 ) -> tuple[Array, Array]:
-    check_floats(q=q, k=k, v=v)
+    check_activations(q=q, k=k, v=v)
     check_shapes(q=(q, "T D"), k=(k, "T D"), v=(v, "T D"))
     check_heads(heads, columns=q.shape[1])
     layout = _layout(cu_seqlens, q)
     check_dropout(dropout, seed=seed, call=call)
+    if is_short(q.dtype):
+        tensor_cores.check_width(q.shape[1] // heads)
+        return tensor_cores.forward(q, k, v, layout, heads=heads, scale=scale, dropout=dropout, seed=seed, call=call)
     xp = array_module(q)
     context = xp.empty_like(q)
     log_sum_exp = xp.empty((heads, q.shape[0]), q.dtype)
@@ -61,12 +66,16 @@ def backward(
     seed: int = 0,
     call: int = 0,
 ) -> tuple[Array, Array, Array]:
-    check_floats(grad_context=grad_context, q=q, k=k, v=v, log_sum_exp=log_sum_exp)
+    check_activations({"log_sum_exp": log_sum_exp}, grad_context=grad_context, q=q, k=k, v=v)
     check_shapes(grad_context=(grad_context, "T D"), q=(q, "T D"), k=(k, "T D"), v=(v, "T D"))
     check_heads(heads, columns=q.shape[1])
     check_shapes(H=heads, T=q.shape[0], log_sum_exp=(log_sum_exp, "H T"))
     layout = _layout(cu_seqlens, q)
     check_dropout(dropout, seed=seed, call=call)
+    if is_short(q.dtype):
+        tensor_cores.check_width(q.shape[1] // heads)
+        arrays = grad_context, q, k, v, log_sum_exp
+        return tensor_cores.backward(*arrays, layout, heads=heads, scale=scale, dropout=dropout, seed=seed, call=call)
     xp = array_module(q)
     grad_q, grad_k, grad_v = xp.empty_like(q), xp.empty_like(k), xp.empty_like(v)
     per_query = xp.empty((3, heads, q.shape[0]), q.dtype)  # totals, means, inners

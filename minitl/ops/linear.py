@@ -12,6 +12,8 @@ weight. The products follow ``minitl.precision``, those of backward as forward d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from minitl.autograd import WRITTEN, Function, Written
 from minitl.kernels.launch import Array, contiguous, is_short, wide
 from minitl.kernels.select import select
@@ -38,8 +40,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     check_shapes("linear", x, weight, bias)
     rows = as_rows(x)
-    inputs = (rows, weight) if bias is None else (rows, weight, bias)
-    y: Tensor = Linear.apply(*inputs, short_weight=in_bfloat16(weight) if is_short(x.dtype) else None)
+    parameters = (weight,) if bias is None else (weight, bias)
+    y: Tensor = Linear.apply(rows, *parameters, short=rounded(x, parameters))
     return y if x.ndim == 2 else reshape(y, (*x.shape[:-1], weight.shape[0]))
 
 
@@ -49,6 +51,11 @@ def check_shapes(name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> N
         raise ValueError(f"{name}: x {x.shape} does not end in the inputs of weight {weight.shape} (outputs, inputs)")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"{name}: bias {bias.shape} does not fit the outputs of weight {weight.shape}")
+
+
+def rounded(x: Tensor, parameters: Sequence[Tensor]) -> list[Array]:
+    """Return copies of the parameters in bfloat16 where x is, else an empty list."""
+    return [in_bfloat16(parameter) for parameter in parameters] if is_short(x.dtype) else []
 
 
 class AffineFunction(Function):
@@ -94,15 +101,15 @@ class AffineFunction(Function):
 
 @register("linear")
 class Linear(AffineFunction):
-    def forward(self, x: Array, weight: Array, *bias: Array, short_weight: Array | None) -> Array:
+    def forward(self, x: Array, *parameters: Array, short: list[Array]) -> Array:
         self._save(x)
-        self.master = weight  # what must not be overwritten before backward, where a copy of it is multiplied, too
-        self.weight = contiguous(weight) if short_weight is None else short_weight
+        self.master = parameters[0]  # what must not be overwritten before backward, also where a copy is multiplied
+        self.weight, *bias = short or [contiguous(parameter) for parameter in parameters]
         y: Array = select("matmul", self.device).matmul(
             self.x,
             self.weight,
             transpose_b=True,
-            bias=contiguous(bias[0]) if bias else None,
+            bias=bias[0] if bias else None,
             bfloat16=self.bfloat16,
         )
         return y

@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minitl.autograd import Written
-from minitl.kernels.launch import Array, contiguous, is_short
+from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
-from minitl.ops.linear import AffineFunction, check_shapes
+from minitl.ops.linear import AffineFunction, check_shapes, rounded
 from minitl.ops.registry import register
 from minitl.ops.shape import as_rows, reshape
-from minitl.precision import in_bfloat16
 from minitl.tensor import Tensor
 
 
@@ -41,22 +40,23 @@ def linear_many(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) 
         raise ValueError(f"linear_many takes a bias for each of its weights, got {len(weights)} and {len(biases)}")
     for weight, bias in zip(weights, biases, strict=True):
         check_shapes("linear_many", x, weight, bias)
-    short_weights = [in_bfloat16(weight) for weight in weights] if is_short(x.dtype) else None
-    ys: tuple[Tensor, ...] = LinearMany.apply(as_rows(x), *weights, *biases, short_weights=short_weights)
+    parameters = [*weights, *biases]
+    ys: tuple[Tensor, ...] = LinearMany.apply(as_rows(x), *parameters, short=rounded(x, parameters))
     return ys if x.ndim == 2 else tuple(reshape(y, (*x.shape[:-1], y.shape[1])) for y in ys)
 
 
 @register("linear_many")
 class LinearMany(AffineFunction):
-    def forward(self, x: Array, *weights_and_biases: Array, short_weights: list[Array] | None) -> tuple[Array, ...]:
-        count = len(weights_and_biases) // 2
+    def forward(self, x: Array, *parameters: Array, short: list[Array]) -> tuple[Array, ...]:
+        count = len(parameters) // 2
         self._save(x)
-        self.masters = weights_and_biases[:count]
-        self.weights = short_weights or [contiguous(weight) for weight in self.masters]
+        self.masters = parameters[:count]  # see linear.py
+        used = short or [contiguous(parameter) for parameter in parameters]
+        self.weights, biases = used[:count], used[count:]
         kernel = select("matmul", self.device)
         return tuple(
-            kernel.matmul(self.x, weight, transpose_b=True, bias=contiguous(bias), bfloat16=self.bfloat16)
-            for weight, bias in zip(self.weights, weights_and_biases[count:], strict=True)
+            kernel.matmul(self.x, weight, transpose_b=True, bias=bias, bfloat16=self.bfloat16)
+            for weight, bias in zip(self.weights, biases, strict=True)
         )
 
     def backward(self, *grad_ys: Array) -> tuple[Array | Written | None, ...]:
