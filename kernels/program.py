@@ -46,7 +46,7 @@ class _Library(Protocol):
 class _GpuModule:
     """A file for NVRTC, with the launch that the simulator's kernels have.
 
-    Each instantiation is compiled when it is first used, by itself: most are never used. CuPy keeps the results on disk.
+    Each instantiation is compiled when it is first used, by itself: most never are. CuPy keeps the results on disk.
     """
 
     def __init__(self, xp: Any, file: Path, instantiations: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ its uses have arrived and been added up.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -92,6 +93,7 @@ class Function:
     device: str
     needs_gradient: tuple[bool, ...]
     edges: tuple[Edge | None, ...]
+    _arrived: dict[Function, list[Array | None]]
     freed = False
     #: Whether forward takes bfloat16 activations beside float32 parameters; else all floats have one dtype.
     mixes_precision = False
@@ -133,6 +135,24 @@ class Function:
         """
         edge = self.edges[index]
         return edge.target._slot if edge is not None and isinstance(edge.target, Tensor) else None
+
+    def take(self, index: int) -> Array | None:
+        """Return what other operations have sent back to input ``index`` so far, for backward to add to, in place.
+
+        It is None where nothing has come, or where somebody else holds that array. What backward then returns for the
+        input is the sum: a matrix product adds to it at no cost, and the tape would read and write it all once more.
+        """
+        edge = self.edges[index]
+        if edge is None or isinstance(edge.target, Tensor):
+            return None
+        grads = self._arrived.get(edge.target)
+        array = None if grads is None else grads[edge.output]
+        if grads is None or array is None:
+            return None
+        if sys.getrefcount(array) > _OWN_REFERENCES or array.base is not None or not array.flags.c_contiguous:
+            return None
+        grads[edge.output] = None
+        return array
 
     # -- recording -----------------------------------------------------------------------------------------------------
 
@@ -241,6 +261,7 @@ def backward(root: Tensor, gradient: Tensor | None = None) -> None:
         function = ready.pop()
         edges = function.edges
         grads = arrived.pop(function, None)
+        function._arrived = arrived
         results = (None,) * len(edges) if grads is None else function._run_backward(grads)
         for edge, grad in zip(edges, results, strict=True):
             if edge is None:
@@ -319,3 +340,13 @@ def _check_inputs(kind: type[Function], tensors: tuple[Tensor, ...]) -> None:
     if len(floats) > 1 and not (kind.mixes_precision and {str(dtype) for dtype in floats} == {"bfloat16", "float32"}):
         names = " and ".join(sorted(str(dtype) for dtype in floats))
         raise TypeError(f"{name}: {names} mixed; convert one with .astype(), nothing is promoted silently")
+
+
+def _own_references() -> int:
+    """Return how many references Function.take counts to an array that only the tape holds."""
+    grads: list[Array | None] = [np.empty(1)]
+    array = grads[0]
+    return sys.getrefcount(array)
+
+
+_OWN_REFERENCES = _own_references()

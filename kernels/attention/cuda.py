@@ -43,7 +43,7 @@ def forward(
     check_dropout(dropout, seed=seed, call=call)
     if is_short(q.dtype):
         tensor_cores.check_width(q.shape[1] // heads)
-        return tensor_cores.forward(q, k, v, layout, heads=heads, scale=scale, dropout=dropout, seed=seed, call=call)
+        return tensor_cores.forward((q, k, v), layout, heads=heads, scale=scale, dropout=dropout, seed=seed, call=call)
     xp = array_module(q)
     context = xp.empty_like(q)
     log_sum_exp = xp.empty((heads, q.shape[0]), q.dtype)
@@ -74,8 +74,8 @@ def backward(
     check_dropout(dropout, seed=seed, call=call)
     if is_short(q.dtype):
         tensor_cores.check_width(q.shape[1] // heads)
-        arrays = grad_context, q, k, v, log_sum_exp
-        return tensor_cores.backward(*arrays, layout, heads=heads, scale=scale, dropout=dropout, seed=seed, call=call)
+        numbers: dict[str, Any] = {"heads": heads, "scale": scale, "dropout": dropout, "seed": seed, "call": call}
+        return tensor_cores.backward(grad_context, (q, k, v), log_sum_exp, layout, **numbers)
     xp = array_module(q)
     grad_q, grad_k, grad_v = xp.empty_like(q), xp.empty_like(k), xp.empty_like(v)
     per_query = xp.empty((3, heads, q.shape[0]), q.dtype)  # totals, means, inners
@@ -84,6 +84,47 @@ def backward(
     _launch("attention_grad_queries", q, heads, (*arrays, grad_q), *options)
     _launch("attention_grad_keys", q, heads, (*arrays, grad_k, grad_v), *options)
     return grad_q, grad_k, grad_v
+
+
+def forward_joined(
+    joined: Array, layout: Layout, *, heads: int, scale: float, dropout: float, seed: int, call: int
+) -> tuple[Array, Array]:
+    """Return what ``forward`` does for q, k and v of 16 bits that lie side by side in one (T, 3 D)."""
+    check_activations(joined=joined)
+    check_shapes(joined=(joined, "T D"), sentences=(layout.sentences, "T"))
+    check_heads(heads, columns=joined.shape[1] // 3)
+    check_dropout(dropout, seed=seed, call=call)
+    tensor_cores.check_width(joined.shape[1] // 3 // heads)
+    return tensor_cores.forward(
+        (joined, None, None), layout, heads=heads, scale=scale, dropout=dropout, seed=seed, call=call
+    )
+
+
+def backward_joined(
+    grad_context: Array,
+    joined: Array,
+    log_sum_exp: Array,
+    layout: Layout,
+    *,
+    heads: int,
+    scale: float,
+    dropout: float,
+    seed: int,
+    call: int,
+) -> Array:
+    """Return the gradient of ``joined``, (T, 3 D); layout and options are those of ``forward_joined``, and trusted."""
+    check_activations({"log_sum_exp": log_sum_exp}, grad_context=grad_context, joined=joined)
+    return tensor_cores.backward(
+        grad_context,
+        (joined, None, None),
+        log_sum_exp,
+        layout,
+        heads=heads,
+        scale=scale,
+        dropout=dropout,
+        seed=seed,
+        call=call,
+    )[0]
 
 
 def _layout(cu_seqlens: np.ndarray | Layout, q: Array) -> Layout:

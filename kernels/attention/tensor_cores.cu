@@ -18,34 +18,43 @@ constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 // The arrays are (T, D), a head's columns `width` of them, at most the WIDTH of the template; offsets (B + 1,) say which rows
 // are one sentence, squares (B,) how many pairs of rows the sentences before have.
 struct Sentence {
-    int64 begin;      // its first row
+    int64 begin;   // its first row
     int length, width;
-    int64 row_length; // D
-    uint64 first;     // number of the head's first dropout element
+    int64 column;  // the head's first
+    uint64 first;  // number of the head's first dropout element
 
     __device__ __forceinline__ Sentence(const int64* offsets, const uint64* squares, int heads, int head_width) {
         const int sentence = blockIdx.z, head = blockIdx.y;
         begin = offsets[sentence];
         length = (int)(offsets[sentence + 1] - begin);
         width = head_width;
-        row_length = (int64)heads * width;
         first = heads * squares[sentence] + (uint64)head * length * length;
         column = (int64)head * width;
     }
-    __device__ __forceinline__ int64 place(int row) const { return (begin + row) * row_length + column; }
+    __device__ __forceinline__ int64 place(int row, int64 row_length) const { return (begin + row) * row_length + column; }
+};
 
-private:
-    int64 column;
+// Where q, k and v lie, or their gradients: three arrays (T, D), or, where the second is null, side by side in one (T, 3 D).
+template <class T>
+struct Three {
+    T *q, *k, *v;
+    int64 row_length;
+
+    __device__ __forceinline__ Three(T* first, T* second, T* third, int64 columns)
+        : q(first), k(second ? second : first + columns), v(second ? third : first + 2 * columns),
+          row_length(second ? columns : 3 * columns) {}
 };
 
 // Start to copy `rows` rows, from `first_row` of the sentence on, into shared memory; what is beyond sentence or head is 0.
 template <int THREADS, int WIDTH, class T>
-__device__ __forceinline__ void copy_rows(T* tile, const T* __restrict__ x, const Sentence& sentence, int first_row, int rows) {
+__device__ __forceinline__ void copy_rows(T* tile, const T* __restrict__ x, int64 x_length, const Sentence& sentence,
+                                          int first_row, int rows) {
     constexpr int packs = WIDTH / EIGHT, row_length = WIDTH + EIGHT;
     for (int i = threadIdx.x; i < rows * packs; i += THREADS) {
         const int row = i / packs, column = i % packs * EIGHT;
         const bool exists = first_row + row < sentence.length && column < sentence.width;
-        copy_async_16(tile + row * row_length + column, x + (exists ? sentence.place(first_row + row) + column : 0), exists);
+        copy_async_16(tile + row * row_length + column, x + (exists ? sentence.place(first_row + row, x_length) + column : 0),
+                      exists);
     }
 }
 
@@ -146,13 +155,14 @@ __device__ __forceinline__ float reduce_row(float value, Operation operation) {
 
 // Write 16 rows of a head from fragments.
 template <class T, int N>
-__device__ __forceinline__ void store_rows(T* __restrict__ x, const float (&sums)[N][4], const Sentence& sentence, int first_row) {
+__device__ __forceinline__ void store_rows(T* __restrict__ x, int64 x_length, const float (&sums)[N][4],
+                                           const Sentence& sentence, int first_row) {
     const int lane = threadIdx.x % WARP_SIZE;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         const int row = first_row + lane / 4 + 8 * r;
         if (row >= sentence.length) continue;
-        T* const out = x + sentence.place(row);
+        T* const out = x + sentence.place(row, x_length);
 #pragma unroll
         for (int n = 0; n < N; ++n) {
             const int column = n * 8 + lane % 4 * 2;
@@ -164,12 +174,14 @@ __device__ __forceinline__ void store_rows(T* __restrict__ x, const float (&sums
 
 template <class T, int WIDTH, int WARPS>
 __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
-    attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ context,
+    attention_forward(const T* __restrict__ q_or_all, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ context,
                       float* __restrict__ log_sum_exp, const int64* __restrict__ offsets,
                       const uint64* __restrict__ squares, int64 tokens, int heads, int width, float scale,
                       uint32 threshold, float keep_scale, uint64 seed, uint64 call, const uint64* base_call) {
     constexpr int rows = 16 * WARPS, threads = WARPS * WARP_SIZE, row_length = WIDTH + EIGHT;
     const Sentence sentence(offsets, squares, heads, width);
+    const int64 columns = (int64)heads * width;
+    const Three<const T> in(q_or_all, k, v, columns);
     const int first_query = blockIdx.x * rows;
     if (first_query >= sentence.length) return;
     DYNAMIC_SHARED(T, shared);
@@ -178,14 +190,14 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     const bool aligned = rows_are_aligned(sentence);
     const int lane = threadIdx.x % WARP_SIZE, query = first_query + threadIdx.x / WARP_SIZE * 16;
 
-    copy_rows<threads, WIDTH>(q_tile, q, sentence, first_query, rows);
+    copy_rows<threads, WIDTH>(q_tile, in.q, in.row_length, sentence, first_query, rows);
     copy_async_commit();
     uint32 q_fragments[WIDTH / 16][4];
     float sums[WIDTH / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, total[2] = {};
     for (int key = 0; key < sentence.length; key += rows) {
         __syncthreads();  // nobody reads the last tiles any more
-        copy_rows<threads, WIDTH>(k_tile, k, sentence, key, rows);
-        copy_rows<threads, WIDTH>(v_tile, v, sentence, key, rows);
+        copy_rows<threads, WIDTH>(k_tile, in.k, in.row_length, sentence, key, rows);
+        copy_rows<threads, WIDTH>(v_tile, in.v, in.row_length, sentence, key, rows);
         copy_async_commit();
         copy_async_wait<0>();
         __syncthreads();  // what all threads have copied is there
@@ -253,7 +265,7 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
             sums[d][2 * r + 1] /= total[r];
         }
     }
-    store_rows(context, sums, sentence, query);
+    store_rows(context, columns, sums, sentence, query);
 }
 
 // Write a warp's 16 rows of a (queries x keys) matrix to shared memory, rounded to T.
@@ -270,13 +282,16 @@ __device__ __forceinline__ void store_tile(T* tile, const float (&values)[N][4],
 
 template <class T, int WIDTH, int WARPS>
 __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
-    attention_backward(const T* __restrict__ grad_context, const T* __restrict__ q, const T* __restrict__ k,
-                       const T* __restrict__ v, const float* __restrict__ log_sum_exp, T* __restrict__ grad_q,
+    attention_backward(const T* __restrict__ grad_context, const T* __restrict__ q_or_all, const T* __restrict__ k,
+                       const T* __restrict__ v, const float* __restrict__ log_sum_exp, T* __restrict__ grad_q_or_all,
                        T* __restrict__ grad_k, T* __restrict__ grad_v, const int64* __restrict__ offsets,
                        const uint64* __restrict__ squares, int64 tokens, int heads, int width, float scale,
                        uint32 threshold, float keep_scale, uint64 seed, uint64 call, const uint64* base_call) {
     constexpr int rows = 16 * WARPS, threads = WARPS * WARP_SIZE, row_length = WIDTH + EIGHT, pair_length = rows + EIGHT;
     const Sentence sentence(offsets, squares, heads, width);
+    const int64 columns = (int64)heads * width;
+    const Three<const T> in(q_or_all, k, v, columns);
+    const Three<T> out(grad_q_or_all, grad_k, grad_v, columns);
     if (sentence.length == 0) return;
     DYNAMIC_SHARED(T, shared);
     T *const q_tile = shared, *const grad_tile = q_tile + rows * row_length, *const k_tile = grad_tile + rows * row_length;
@@ -286,11 +301,11 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     const bool aligned = rows_are_aligned(sentence);
     const int lane = threadIdx.x % WARP_SIZE, own = threadIdx.x / WARP_SIZE * 16;  // the warp's queries, and then its keys
 
-    copy_rows<threads, WIDTH>(q_tile, q, sentence, 0, rows);
-    copy_rows<threads, WIDTH>(k_tile, k, sentence, 0, rows);
+    copy_rows<threads, WIDTH>(q_tile, in.q, in.row_length, sentence, 0, rows);
+    copy_rows<threads, WIDTH>(k_tile, in.k, in.row_length, sentence, 0, rows);
     copy_async_commit();
-    copy_rows<threads, WIDTH>(grad_tile, grad_context, sentence, 0, rows);
-    copy_rows<threads, WIDTH>(v_tile, v, sentence, 0, rows);
+    copy_rows<threads, WIDTH>(grad_tile, grad_context, columns, sentence, 0, rows);
+    copy_rows<threads, WIDTH>(v_tile, in.v, in.row_length, sentence, 0, rows);
     copy_async_commit();
     float of_row[2];
 #pragma unroll
@@ -365,7 +380,7 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
             as_left<T>(fragment, grads[2 * n], grads[2 * n + 1]);
             multiply_add<T, false>(sums, fragment, k_tile + n * 16 * row_length, 1, row_length);
         }
-        store_rows(grad_q, sums, sentence, own);
+        store_rows(out.q, out.row_length, sums, sentence, own);
     }
     __syncthreads();  // both matrices of pairs are complete
     float sums_k[WIDTH / 8][4] = {}, sums_v[WIDTH / 8][4] = {};
@@ -377,8 +392,8 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
         load_left_transposed(fragment, grad_scores_tile + n * 16 * pair_length + own, pair_length);
         multiply_add<T, false>(sums_k, fragment, q_tile + n * 16 * row_length, 1, row_length);
     }
-    store_rows(grad_k, sums_k, sentence, own);
-    store_rows(grad_v, sums_v, sentence, own);
+    store_rows(out.k, out.row_length, sums_k, sentence, own);
+    store_rows(out.v, out.row_length, sums_v, sentence, own);
 }
 
 // ---- backward for longer sentences ------------------------------------------------------------------------------------
@@ -421,13 +436,15 @@ __device__ __forceinline__ void weights_and_gradients(float (&weights)[N][4], fl
 // means (H, T): what the weights' gradients are on average, for the second kernel
 template <class T, int WIDTH, int WARPS>
 __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
-    attention_grad_queries(const T* __restrict__ grad_context, const T* __restrict__ q, const T* __restrict__ k,
+    attention_grad_queries(const T* __restrict__ grad_context, const T* __restrict__ q_or_all, const T* __restrict__ k,
                            const T* __restrict__ v, const float* __restrict__ log_sum_exp, float* __restrict__ means,
-                           T* __restrict__ grad_q, const int64* __restrict__ offsets, const uint64* __restrict__ squares,
-                           int64 tokens, int heads, int width, float scale, uint32 threshold, float keep_scale,
+                           T* __restrict__ grad_q, int64 grad_length, const int64* __restrict__ offsets,
+                           const uint64* __restrict__ squares, int64 tokens, int heads, int width, float scale, uint32 threshold, float keep_scale,
                            uint64 seed, uint64 call, const uint64* base_call) {
     constexpr int rows = 16 * WARPS, threads = WARPS * WARP_SIZE, row_length = WIDTH + EIGHT;
     const Sentence sentence(offsets, squares, heads, width);
+    const int64 columns = (int64)heads * width;
+    const Three<const T> in(q_or_all, k, v, columns);
     const int first_query = blockIdx.x * rows;
     if (first_query >= sentence.length) return;
     DYNAMIC_SHARED(T, shared);
@@ -437,8 +454,8 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     const int lane = threadIdx.x % WARP_SIZE, own = threadIdx.x / WARP_SIZE * 16, query = first_query + own;
 
     // the queries and their context's gradients stay in registers
-    copy_rows<threads, WIDTH>(k_tile, q, sentence, first_query, rows);
-    copy_rows<threads, WIDTH>(v_tile, grad_context, sentence, first_query, rows);
+    copy_rows<threads, WIDTH>(k_tile, in.q, in.row_length, sentence, first_query, rows);
+    copy_rows<threads, WIDTH>(v_tile, grad_context, columns, sentence, first_query, rows);
     copy_async_commit();
     copy_async_wait<0>();
     __syncthreads();  // both are there
@@ -457,8 +474,8 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     for (int turn = 0; turn < 2; ++turn) {
         for (int key = 0; key < sentence.length; key += rows) {
             __syncthreads();  // nobody reads the last tiles any more
-            copy_rows<threads, WIDTH>(k_tile, k, sentence, key, rows);
-            copy_rows<threads, WIDTH>(v_tile, v, sentence, key, rows);
+            copy_rows<threads, WIDTH>(k_tile, in.k, in.row_length, sentence, key, rows);
+            copy_rows<threads, WIDTH>(v_tile, in.v, in.row_length, sentence, key, rows);
             copy_async_commit();
             copy_async_wait<0>();
             __syncthreads();  // what all threads have copied is there
@@ -490,19 +507,22 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
             if (row < sentence.length && lane % 4 == 0) means[blockIdx.y * tokens + sentence.begin + row] = mean[r];
         }
     }
-    store_rows(grad_q, sums, sentence, query);
+    store_rows(grad_q, grad_length, sums, sentence, query);
 }
 
 // Here the fragments are (keys x queries): a warp's rows are 16 keys.
 template <class T, int WIDTH, int WARPS>
 __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
-    attention_grad_keys(const T* __restrict__ grad_context, const T* __restrict__ q, const T* __restrict__ k,
+    attention_grad_keys(const T* __restrict__ grad_context, const T* __restrict__ q_or_all, const T* __restrict__ k,
                         const T* __restrict__ v, const float* __restrict__ log_sum_exp, const float* __restrict__ means,
-                        T* __restrict__ grad_k, T* __restrict__ grad_v, const int64* __restrict__ offsets,
+                        T* __restrict__ grad_q_or_all, T* __restrict__ grad_k, T* __restrict__ grad_v, const int64* __restrict__ offsets,
                         const uint64* __restrict__ squares, int64 tokens, int heads, int width, float scale,
                         uint32 threshold, float keep_scale, uint64 seed, uint64 call, const uint64* base_call) {
     constexpr int rows = 16 * WARPS, threads = WARPS * WARP_SIZE, row_length = WIDTH + EIGHT;
     const Sentence sentence(offsets, squares, heads, width);
+    const int64 columns = (int64)heads * width;
+    const Three<const T> in(q_or_all, k, v, columns);
+    const Three<T> out(grad_q_or_all, grad_k, grad_v, columns);
     const int first_key = blockIdx.x * rows;
     if (first_key >= sentence.length) return;
     DYNAMIC_SHARED(T, shared);
@@ -511,14 +531,14 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     const Dropout<float> dropout = dropout_of(threshold, keep_scale, seed, call, base_call);
     const int lane = threadIdx.x % WARP_SIZE, own = threadIdx.x / WARP_SIZE * 16, first_own = first_key + own;
 
-    copy_rows<threads, WIDTH>(k_tile, k, sentence, first_key, rows);
-    copy_rows<threads, WIDTH>(v_tile, v, sentence, first_key, rows);
+    copy_rows<threads, WIDTH>(k_tile, in.k, in.row_length, sentence, first_key, rows);
+    copy_rows<threads, WIDTH>(v_tile, in.v, in.row_length, sentence, first_key, rows);
     copy_async_commit();
     float sums_k[WIDTH / 8][4] = {}, sums_v[WIDTH / 8][4] = {};
     for (int query = 0; query < sentence.length; query += rows) {
         __syncthreads();  // nobody reads the last tiles any more
-        copy_rows<threads, WIDTH>(q_tile, q, sentence, query, rows);
-        copy_rows<threads, WIDTH>(grad_tile, grad_context, sentence, query, rows);
+        copy_rows<threads, WIDTH>(q_tile, in.q, in.row_length, sentence, query, rows);
+        copy_rows<threads, WIDTH>(grad_tile, grad_context, columns, sentence, query, rows);
         copy_async_commit();
         copy_async_wait<0>();
         __syncthreads();  // what all threads have copied is there
@@ -556,6 +576,6 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
             multiply_add<T, false>(sums_k, fragment, q_tile + n * 16 * row_length, 1, row_length);
         }
     }
-    store_rows(grad_k, sums_k, sentence, first_own);
-    store_rows(grad_v, sums_v, sentence, first_own);
+    store_rows(out.k, out.row_length, sums_k, sentence, first_own);
+    store_rows(out.v, out.row_length, sums_v, sentence, first_own);
 }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from minitl.kernels.attention.layout import Layout
 from minitl.kernels.launch import Array, array_module
 from minitl.kernels.program import EIGHT, SHORT_TYPES, Program, dropout_options, most_shared_memory
+
+#: q, k and v, or their gradients: three arrays (T, D), or one (T, 3 D) and None twice.
+Inputs: TypeAlias = "tuple[Array, Array | None, Array | None]"
 
 WIDTHS = (32, 64, 128)  # of a head; those between are filled up with zeros
 WARP_SIZE, ROWS_OF_A_WARP = 32, 16
@@ -50,21 +53,28 @@ def check_width(width: int) -> None:
 
 
 def forward(
-    q: Array, k: Array, v: Array, layout: Layout, *, heads: int, scale: float, dropout: float, seed: int, call: int
+    inputs: Inputs, layout: Layout, *, heads: int, scale: float, dropout: float, seed: int, call: int
 ) -> tuple[Array, Array]:
-    xp = array_module(q)
-    context, log_sum_exp = xp.empty_like(q), xp.empty((heads, len(q)), np.float32)
-    options = _options(q, layout, heads, scale, dropout, seed, call)
+    """Return context (T, D) and log_sum_exp (H, T), float32.
+
+    Args:
+        inputs: q, k and v, (T, D) each; or all three side by side in one (T, 3 D), and None twice.
+        layout: of the sentences.
+        heads, scale, dropout, seed, call: as in ``reference.forward``.
+    """
+    q, xp = inputs[0], array_module(inputs[0])
+    columns = _columns(inputs)
+    context, log_sum_exp = xp.empty((len(q), columns), q.dtype), xp.empty((heads, len(q)), np.float32)
+    options = _options(q, columns, layout, heads, scale, dropout, seed, call)
     warps = next((warps for warps in FORWARD_WARPS if warps * ROWS_OF_A_WARP >= layout.longest), FORWARD_WARPS[-1])
-    _launch("attention_forward", layout, heads, warps, 3, (q, k, v, context, log_sum_exp, *options))
+    arguments = *inputs, context, log_sum_exp, *options
+    _launch("attention_forward", q, columns // heads, layout, heads, warps, arguments, tiles=3)
     return context, log_sum_exp
 
 
 def backward(
     grad_context: Array,
-    q: Array,
-    k: Array,
-    v: Array,
+    inputs: Inputs,
     log_sum_exp: Array,
     layout: Layout,
     *,
@@ -73,49 +83,65 @@ def backward(
     dropout: float,
     seed: int,
     call: int,
-) -> tuple[Array, Array, Array]:
-    xp = array_module(q)
-    grad_q, grad_k, grad_v = xp.empty_like(q), xp.empty_like(k), xp.empty_like(v)
-    options = _options(q, layout, heads, scale, dropout, seed, call)
-    arrays = grad_context, q, k, v, log_sum_exp
-    width = _template_width(q, heads)
+) -> Any:
+    """Return the gradients of q, k and v as ``inputs`` has them: three arrays, or one and None twice."""
+    q, xp = inputs[0], array_module(inputs[0])
+    columns = _columns(inputs)
+    width = columns // heads
+    grads = xp.empty_like(q), *(None if array is None else xp.empty_like(array) for array in inputs[1:])
+    options = _options(q, columns, layout, heads, scale, dropout, seed, call)
+    arrays = grad_context, *inputs, log_sum_exp
     warps = next((warps for warps in BACKWARD_WARPS if warps * ROWS_OF_A_WARP >= layout.longest), 0)
-    fits = warps and warps * ROWS_OF_A_WARP <= MOST_ON_CHIP[width]
-    if fits and _shared_bytes(warps, width, 4, pairs=2) <= most_shared_memory(q):
-        arguments = *arrays, grad_q, grad_k, grad_v, *options
-        _launch("attention_backward", layout, heads, warps, 4, arguments, pairs=2)
-        return grad_q, grad_k, grad_v
-    means = xp.empty_like(log_sum_exp)
-    _launch("attention_grad_queries", layout, heads, LONG_WARPS, 2, (*arrays, means, grad_q, *options))
-    _launch("attention_grad_keys", layout, heads, LONG_WARPS, 4, (*arrays, means, grad_k, grad_v, *options))
-    return grad_q, grad_k, grad_v
+    fits = warps and warps * ROWS_OF_A_WARP <= MOST_ON_CHIP[_template_width(width)]
+    if fits and _shared_bytes(warps, width, tiles=4, pairs=2) <= most_shared_memory(q):
+        arguments = *arrays, *grads, *options
+        _launch("attention_backward", q, width, layout, heads, warps, arguments, tiles=4, pairs=2)
+    else:
+        means = xp.empty_like(log_sum_exp)
+        arguments = *arrays, means, grads[0], np.int64(grads[0].shape[1]), *options
+        _launch("attention_grad_queries", q, width, layout, heads, LONG_WARPS, arguments, tiles=2)
+        arguments = *arrays, means, *grads, *options
+        _launch("attention_grad_keys", q, width, layout, heads, LONG_WARPS, arguments, tiles=4)
+    return grads
+
+
+def _columns(inputs: Inputs) -> int:
+    return inputs[0].shape[1] // (3 if inputs[1] is None else 1)
 
 
 def _options(
-    q: Array, layout: Layout, heads: int, scale: float, dropout: float, seed: int, call: int
+    q: Array, columns: int, layout: Layout, heads: int, scale: float, dropout: float, seed: int, call: int
 ) -> tuple[Any, ...]:
-    sizes = np.int64(len(q)), np.int32(heads), np.int32(q.shape[1] // heads)
+    sizes = np.int64(len(q)), np.int32(heads), np.int32(columns // heads)
     return layout.offsets, layout.squares, *sizes, np.float32(scale), *dropout_options(dropout, seed, call, q)
 
 
 def _launch(
-    name: str, layout: Layout, heads: int, warps: int, tiles: int, arguments: tuple[Any, ...], pairs: int = 0
+    name: str,
+    like: Array,
+    width: int,
+    layout: Layout,
+    heads: int,
+    warps: int,
+    arguments: tuple[Any, ...],
+    *,
+    tiles: int,
+    pairs: int = 0,
 ) -> None:
     """Launch for all sentences; ``tiles`` of rows of a head, and ``pairs`` of query and key, lie in shared memory."""
-    q = arguments[1]
     sentences = len(layout.offsets) - 1
-    if not sentences or not len(q):
+    if not sentences or not len(like):
         return
-    width = _template_width(q, heads)
     grid = -(-layout.longest // (warps * ROWS_OF_A_WARP)), heads, sentences
-    shared = _shared_bytes(warps, width, tiles, pairs)
-    PROGRAM.launch(f"{name}<,{width},{warps}>", q, grid, warps * WARP_SIZE, *arguments, shared_memory=shared)
+    shared = _shared_bytes(warps, width, tiles=tiles, pairs=pairs)
+    instantiation = f"{name}<,{_template_width(width)},{warps}>"
+    PROGRAM.launch(instantiation, like, grid, warps * WARP_SIZE, *arguments, shared_memory=shared)
 
 
-def _template_width(q: Array, heads: int) -> int:
-    return next(width for width in WIDTHS if width >= q.shape[1] // heads)
+def _template_width(width: int) -> int:
+    return next(template for template in WIDTHS if template >= width)
 
 
-def _shared_bytes(warps: int, width: int, tiles: int, pairs: int = 0) -> int:
+def _shared_bytes(warps: int, width: int, *, tiles: int, pairs: int) -> int:
     rows = warps * ROWS_OF_A_WARP
-    return 2 * (tiles * rows * (width + EIGHT) + pairs * rows * (rows + EIGHT))
+    return 2 * (tiles * rows * (_template_width(width) + EIGHT) + pairs * rows * (rows + EIGHT))

@@ -10,6 +10,8 @@
 constexpr int WIDTH = 64;   // threads side by side in a row
 constexpr int GROUPS = 4;   // of them in a block
 constexpr int THREADS = WIDTH * GROUPS;
+constexpr int AT_ONCE = 4;     // columns of a thread
+constexpr int MOST_FOUND = 1024;  // tokens that are listed before their gradients are added
 constexpr int FEW_ROWS = 8;
 
 // y[t] = sum over tables of table[index[t]], rounded once to Result; with `add`, more is added to y
@@ -39,44 +41,58 @@ __device__ bool seen_before(const int64* __restrict__ index, int64 token) {
     return false;
 }
 
+// Add to a row of grad_table the gradients of `count` tokens, in an order that depends on their number alone.
+template <class T>
+__device__ void add_tokens(const T* __restrict__ grad_y, const int64* found, int count, Wide<T>* row, int64 columns) {
+    __shared__ Wide<T> sums[GROUPS][WIDTH * AT_ONCE];
+    const int side = threadIdx.x % WIDTH, group = threadIdx.x / WIDTH;
+    for (int64 begin = 0; begin < columns; begin += WIDTH * AT_ONCE) {
+        Wide<T> totals[AT_ONCE] = {};
+        for (int i = group; i < count; i += GROUPS) {
+            const T* from = grad_y + found[i] * columns + begin;
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; ++k)
+                if (begin + k * WIDTH + side < columns) totals[k] += widen(from[k * WIDTH + side]);
+        }
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; ++k) sums[group][k * WIDTH + side] = totals[k];
+        __syncthreads();  // all groups have added
+        for (int c = threadIdx.x; c < WIDTH * AT_ONCE && begin + c < columns; c += THREADS) {
+            Wide<T> total = row[begin + c];
+            for (int other = 0; other < GROUPS; ++other) total += sums[other][c];
+            row[begin + c] = total;
+        }
+        __syncthreads();  // before the sums are overwritten
+    }
+}
+
 // grad_table[index[t]] += grad_y[t]
 template <class T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 1)
     embedding_backward(const T* __restrict__ grad_y, const int64* __restrict__ index, Wide<T>* __restrict__ grad_table,
                        int64 tokens, int64 columns, int64 padding_index) {
-    __shared__ int64 found[THREADS];  // tokens of the same row, in order
+    __shared__ int64 found[MOST_FOUND];  // tokens of the same row, in order
     __shared__ int counts[THREADS / WARP_SIZE];
-    __shared__ Wide<T> sums[GROUPS][WIDTH];
     const int64 first = blockIdx.x, row = index[first];
     if (row == padding_index || seen_before(index, first)) return;  // the whole block
     const int lane = threadIdx.x % WARP_SIZE, warp = threadIdx.x / WARP_SIZE;
-    const int side = threadIdx.x % WIDTH, group = threadIdx.x / WIDTH;
+    int listed = 0;  // the same in all threads
     for (int64 begin = first; begin < tokens; begin += THREADS) {
         const int64 token = begin + threadIdx.x;
         const bool same = token < tokens && index[token] == row;
         const uint32 votes = __ballot_sync(FULL_MASK, same);
         if (lane == 0) counts[warp] = __popc(votes);
         __syncthreads();  // all warps have counted
-        int place = __popc(votes & ((1u << lane) - 1u)), count = 0;
+        int place = listed + __popc(votes & ((1u << lane) - 1u));
         for (int other = 0; other < THREADS / WARP_SIZE; ++other) {
             if (other < warp) place += counts[other];
-            count += counts[other];
+            listed += counts[other];
         }
         if (same) found[place] = token;
-        __syncthreads();  // the list is complete
-        if (count == 0) continue;  // the whole block
-        for (int64 c = 0; c < columns; c += WIDTH) {
-            const int64 column = c + side;
-            Wide<T> total = 0;
-            if (column < columns)
-                for (int i = group; i < count; i += GROUPS) total += widen(grad_y[found[i] * columns + column]);
-            sums[group][side] = total;
-            __syncthreads();  // all groups have added
-            if (group == 0 && column < columns) {
-                for (int other = 1; other < GROUPS; ++other) total += sums[other][side];
-                grad_table[row * columns + column] += total;
-            }
-            __syncthreads();  // before the sums, or the list, are overwritten
+        __syncthreads();  // the list is complete, and the counts have been read
+        if (listed > MOST_FOUND - THREADS || begin + THREADS >= tokens) {
+            add_tokens(grad_y, found, listed, grad_table + row * columns, columns);
+            listed = 0;
         }
     }
 }

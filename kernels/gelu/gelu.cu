@@ -46,10 +46,32 @@ __device__ __forceinline__ void tanh_normal(A u, A& distribution, A& density) {
     density = small * r * steepness * (A(1) + A(3) * square);
 }
 
-template <class A, bool TANH>
-__device__ __forceinline__ void distribution_of(A u, A& distribution, A& density) {
-    if (TANH)
+// For results of 16 bits, with the approximate exponential and division of the GPU: the same series without its last two terms,
+// 6e-6 of the distribution. A hundredth of the rounding of half is 5e-6, of bfloat16 4e-5.
+__device__ __forceinline__ void quick_normal(float u, float& distribution, float& density) {
+    const float exponential = __expf(-0.5f * u * u);
+    const float t = __fdividef(1.0f, 1.0f + fabsf(u) * 0.35355339059327373f);
+    const float s = t * 2.380952380952381f - 1.380952380952381f;
+    float p = -3.5433817937896115e-05f;
+    p = p * s + 4.9001913134751365e-06f;
+    p = p * s + 0.0003124774912663637f;
+    p = p * s - 0.00033743456079106696f;
+    p = p * s - 0.0031636408243962555f;
+    p = p * s + 0.003154212214408598f;
+    p = p * s + 0.05176049388727721f;
+    p = p * s + 0.16359395331190525f;
+    p = p * s + 0.2847043612646743f;
+    const float tail = p * t * exponential;
+    distribution = u < 0.0f ? tail : 1.0f - tail;
+    density = exponential * 0.3989422804014327f;
+}
+
+template <class T, bool TANH>
+__device__ __forceinline__ void distribution_of(Wide<T> u, Wide<T>& distribution, Wide<T>& density) {
+    if constexpr (TANH)
         tanh_normal(u, distribution, density);
+    else if constexpr (sizeof(T) == 2)
+        quick_normal(u, distribution, density);
     else
         normal(u, distribution, density);
 }
@@ -68,7 +90,7 @@ __global__ void __launch_bounds__(256)
     for (int i = 0; i < EIGHT; ++i) {
         if (bias) u[i] += added[i];
         Wide<T> distribution, density;
-        distribution_of<Wide<T>, TANH>(u[i], distribution, density);
+        distribution_of<T, TANH>(u[i], distribution, density);
         u[i] *= distribution;
     }
     store_eight(y + begin, u);
@@ -91,7 +113,7 @@ __global__ void __launch_bounds__(COLUMNS* ROWS_AT_ONCE, 1)
         for (int i = 0; i < EIGHT; ++i) {
             u[i] += added[i];
             Wide<T> distribution, density;
-            distribution_of<Wide<T>, TANH>(u[i], distribution, density);
+            distribution_of<T, TANH>(u[i], distribution, density);
             grad[i] *= distribution + u[i] * density;
             totals[i] += grad[i];
         }
@@ -110,7 +132,7 @@ __global__ void __launch_bounds__(256)
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) {
         const Wide<T> u = widen(x[i]) + (bias ? bias[i % columns] : 0);
         Wide<T> distribution, density;
-        distribution_of<Wide<T>, TANH>(u, distribution, density);
+        distribution_of<T, TANH>(u, distribution, density);
         y[i] = narrow<T>(u * distribution);
     }
 }
@@ -126,7 +148,7 @@ __global__ void __launch_bounds__(COLUMNS* ROWS_AT_ONCE)
         const int64 i = row * columns + column;
         const Wide<T> u = widen(x[i]) + (bias ? bias[column] : 0);
         Wide<T> distribution, density;
-        distribution_of<Wide<T>, TANH>(u, distribution, density);
+        distribution_of<T, TANH>(u, distribution, density);
         const Wide<T> grad_u = widen(grad_y[i]) * (distribution + u * density);
         grad_x[i] = narrow<T>(grad_u);
         total += grad_u;

@@ -100,7 +100,9 @@ def backward(
     sizes = np.int64(count), np.int32(columns)
     if packs:
         name = f"layer_norm_backward<,{packs}>"
-        PROGRAM.launch(name, grad_y, chunks, WARPS * WARP_SIZE, *arrays, partial, *sizes, *options)
+        shared = 2 * WARPS * packs * STEP * partial.dtype.itemsize
+        arguments = *arrays, partial, *sizes, *options
+        PROGRAM.launch(name, grad_y, chunks, WARPS * WARP_SIZE, *arguments, shared_memory=shared)
     else:
         offsets = xp.empty(count, wide(grad_y.dtype))
         arguments = *arrays, offsets, sizes[1], *options

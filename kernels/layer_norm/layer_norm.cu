@@ -4,8 +4,9 @@
 // memory is read and written once: forward x and residual, y and total; backward grad_y and total, grad_x and grad_total.
 // Rows that are longer than 1,024, or do not divide into eights, have a block each and are read again from the cache.
 //
-// The gradients of weight and bias are sums over rows. A warp of backward keeps its rows' share in registers, the warps of
-// a block add theirs up in shared memory, and what each block has is added up afterwards (columns.cuh).
+// The gradients of weight and bias are sums over rows. A warp of backward keeps its rows' share in shared memory, where
+// they leave the registers to more warps; then the block adds up its warps', and afterwards the blocks' are added up
+// (columns.cuh).
 #include "columns.cuh"
 #include "dropout.cuh"
 
@@ -85,29 +86,6 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     }
 }
 
-// Add what the block's warps have of each column, first warp to last, and write it.
-template <class A, int PACKS>
-__device__ void write_sums_of_warps(const A (&values)[PACKS][EIGHT], A* __restrict__ sums, int columns) {
-    __shared__ __align__(16) A all[PACKS * STEP];
-    const int lane = threadIdx.x % WARP_SIZE, warp = threadIdx.x / WARP_SIZE;
-    for (int turn = 0; turn < WARPS; ++turn) {
-        __syncthreads();  // the warp before has added its own; in turn 0, nobody reads an earlier call's sums any more
-        if (warp != turn) continue;
-#pragma unroll
-        for (int pack = 0; pack < PACKS; ++pack)
-#pragma unroll
-            for (int i = 0; i < EIGHT; ++i) {  // neighbouring lanes, neighbouring banks
-                A& one = all[(pack * EIGHT + i) * WARP_SIZE + lane];
-                one = turn == 0 ? values[pack][i] : one + values[pack][i];
-            }
-    }
-    __syncthreads();  // all have added
-    for (int c = threadIdx.x; c < columns; c += WARPS * WARP_SIZE) {
-        const int pack = c / STEP, owner = c % STEP / EIGHT, i = c % EIGHT;
-        sums[c] = all[(pack * EIGHT + i) * WARP_SIZE + owner];
-    }
-}
-
 // partial (2, blocks, D): what each block's rows add to the gradients of weight and bias
 template <class T, int PACKS>
 __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
@@ -119,7 +97,12 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     typedef Wide<T> A;
     const int lane = threadIdx.x % WARP_SIZE;
     const Dropout<A> dropout = dropout_of(threshold, keep_scale, seed, call, base_call);
-    A sum_weight[PACKS][EIGHT] = {}, sum_bias[PACKS][EIGHT] = {};
+    // of each warp, for weight and for bias; element i of a lane's pack lies beside that of the next lane
+    constexpr int stride = PACKS * STEP;
+    DYNAMIC_SHARED(A, shared);
+    A *const own = shared + threadIdx.x / WARP_SIZE * 2 * stride + lane, *const own_bias = own + stride;
+#pragma unroll
+    for (int i = 0; i < PACKS * EIGHT; ++i) own[i * WARP_SIZE] = own_bias[i * WARP_SIZE] = 0;
     for (int turn = threadIdx.x / WARP_SIZE; turn < ROWS_OF_A_BLOCK; turn += WARPS) {
         const int64 row = (int64)blockIdx.x * ROWS_OF_A_BLOCK + turn, begin = row * columns;
         if (row >= count) break;  // the whole warp
@@ -148,8 +131,8 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
 #pragma unroll
             for (int i = 0; i < EIGHT; ++i) {
                 normalised[pack][i] -= offset;
-                sum_weight[pack][i] += grads[pack][i] * normalised[pack][i];
-                sum_bias[pack][i] += grads[pack][i];
+                own[(pack * EIGHT + i) * WARP_SIZE] += grads[pack][i] * normalised[pack][i];
+                own_bias[(pack * EIGHT + i) * WARP_SIZE] += grads[pack][i];
                 grads[pack][i] *= stretch[i];
                 sum_grad += grads[pack][i];
                 sum_product += grads[pack][i] * normalised[pack][i];
@@ -169,8 +152,18 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
             store_eight(grad_x + begin + c, grads[pack]);
         }
     }
-    write_sums_of_warps<A, PACKS>(sum_weight, partial + (int64)blockIdx.x * columns, columns);
-    write_sums_of_warps<A, PACKS>(sum_bias, partial + (int64)(gridDim.x + blockIdx.x) * columns, columns);
+    __syncthreads();  // all warps have added
+    for (int place = threadIdx.x; place < stride; place += WARPS * WARP_SIZE) {
+        const int c = place / STEP * STEP + place % WARP_SIZE * EIGHT + place % STEP / WARP_SIZE;
+        if (c >= columns) continue;
+        A sum_weight = 0, sum_bias = 0;
+        for (int warp = 0; warp < WARPS; ++warp) {
+            sum_weight += shared[warp * 2 * stride + place];
+            sum_bias += shared[(warp * 2 + 1) * stride + place];
+        }
+        partial[(int64)blockIdx.x * columns + c] = sum_weight;
+        partial[(int64)(gridDim.x + blockIdx.x) * columns + c] = sum_bias;
+    }
 }
 
 // ---- a block for each row, of any length ----------------------------------------------------------------------------

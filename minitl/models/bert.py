@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minitl import nn, ops
+from minitl.kernels.launch import is_short
 from minitl.models.composed_attention import composed_attention, unpack_weights
 from minitl.models.config import HIDDEN_ACTS, BertConfig
 from minitl.models.outputs import EncoderOutput
@@ -75,13 +76,18 @@ class BertSelfAttention(nn.Module):
     def forward(self, x: Tensor, cu_seqlens: Offsets, weights_out: list[Tensor] | None) -> Tensor:
         maps = (self.query, self.key, self.value)
         biases = [one.bias for one in maps if one.bias is not None]
-        q, k, v = ops.linear_many(x, [one.weight for one in maps], biases)  # each (T, D)
+        weights = [one.weight for one in maps]
         dropout = self.dropout_probability if self.training else 0.0
+        if is_short(x.dtype) and weights_out is None:  # on a GPU, where one product is faster than three
+            joined = ops.linear_joined(x, weights, biases)  # (T, 3 D)
+            return ops.attention_joined(joined, cu_seqlens, heads=self.heads, dropout=dropout)  # (T, D)
+        q, k, v = ops.linear_many(x, weights, biases)  # each (T, D)
         if weights_out is None:
             return ops.attention(q, k, v, cu_seqlens, heads=self.heads, dropout=dropout)  # (T, D)
         assert isinstance(cu_seqlens, np.ndarray)  # hidden_states leaves them so where weights are wanted
-        context, weights = composed_attention(q, k, v, cu_seqlens, heads=self.heads, dropout=dropout)
-        weights_out.append(weights)
+        q, k, v = (ops.astype(one, "float32") if is_short(one.dtype) else one for one in (q, k, v))
+        context, probabilities = composed_attention(q, k, v, cu_seqlens, heads=self.heads, dropout=dropout)
+        weights_out.append(probabilities)
         return context
 
 

@@ -14,14 +14,14 @@ numbers, are computed again in backward (Dao et al. 2022).
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from minitl.autograd import Function
 from minitl.device import module_of
 from minitl.kernels.attention.layout import Layout
-from minitl.kernels.launch import Array, contiguous
+from minitl.kernels.launch import Array, contiguous, is_short
 from minitl.kernels.select import select
 from minitl.ops.dropout import draw
 from minitl.ops.registry import register
@@ -70,6 +70,32 @@ def attention(
     context: Tensor = Attention.apply(
         q, k, v, cu_seqlens=cu_seqlens, heads=heads, scale=scale, **draw(dropout, generator)
     )
+    return context
+
+
+def attention_joined(
+    joined: Tensor, cu_seqlens: Offsets, *, heads: int, dropout: float = 0.0, generator: Generator | None = None
+) -> Tensor:
+    """Return what :func:`attention` does for queries, keys and values that stand side by side.
+
+    Args:
+        joined: (T, 3 D), as ``linear_joined`` returns them.
+        cu_seqlens, heads, dropout, generator: as of :func:`attention`.
+
+    Returns:
+        (T, D).
+
+    Raises:
+        ValueError: shapes or offsets that do not fit.
+    """
+    if joined.ndim != 2 or joined.shape[1] == 0 or joined.shape[1] % 3:
+        raise ValueError(f"attention_joined takes (T, 3 D), three matrices side by side; the shape is {joined.shape}")
+    columns = joined.shape[1] // 3
+    if heads < 1 or columns % heads:
+        raise ValueError(f"attention_joined: {columns} columns cannot be divided among {heads} heads")
+    where = sentences(cu_seqlens, joined.shape[0], joined.device)
+    options = {"heads": heads, "scale": 1 / math.sqrt(columns // heads), **draw(dropout, generator)}
+    context: Tensor = AttentionJoined.apply(joined, cu_seqlens=where, options=options)
     return context
 
 
@@ -147,3 +173,31 @@ class Attention(Function):
             **self.options,
         )
         return grads
+
+
+@register("attention_joined")
+class AttentionJoined(Function):
+    """The rule of Attention for one array; where kernels want three, they are copied out of it."""
+
+    def forward(self, joined: Array, *, cu_seqlens: Offsets, options: dict[str, Any]) -> Array:
+        self.joined, self.cu_seqlens, self.options = contiguous(joined), cu_seqlens, options
+        kernel = select("attention", self.device)
+        context: Array
+        if is_short(joined.dtype):
+            context, self.log_sum_exp = kernel.forward_joined(self.joined, cu_seqlens, **options)
+        else:
+            context, self.log_sum_exp = kernel.forward(*self._three(), cu_seqlens, **options)
+        return context
+
+    def backward(self, grad_context: Array) -> Array:
+        kernel, grad_context = select("attention", self.device), contiguous(grad_context)
+        if is_short(grad_context.dtype):
+            grad: Array = kernel.backward_joined(
+                grad_context, self.joined, self.log_sum_exp, self.cu_seqlens, **self.options
+            )
+            return grad
+        grads = kernel.backward(grad_context, *self._three(), self.log_sum_exp, self.cu_seqlens, **self.options)
+        return self.xp.concatenate(grads, axis=1)
+
+    def _three(self) -> list[Array]:
+        return [contiguous(part) for part in self.xp.split(self.joined, 3, axis=1)]

@@ -75,6 +75,14 @@ class AffineFunction(Function):
         self.x = contiguous(x)
         self.bfloat16 = not is_short(x.dtype) and products_in_bfloat16(x.dtype)
 
+    def _input_gradient(self, grad_y: Array, weight: Array) -> Array | None:
+        """Return ``grad_y @ weight``, added to what x has been sent from elsewhere."""
+        if not self.needs_gradient[0]:
+            return None
+        kernel, there = select("matmul", self.device), self.take(0)
+        gradient: Array = kernel.matmul(grad_y, weight, out=there, accumulate=there is not None, bfloat16=self.bfloat16)
+        return gradient
+
     def _weight_gradient(self, index: int, grad_y: Array) -> Array | Written | None:
         """Return ``grad_y.T @ x`` for the weight that is input ``index``, or write it into its slot."""
         if not self.needs_gradient[index]:
@@ -115,9 +123,8 @@ class Linear(AffineFunction):
         return y
 
     def backward(self, grad_y: Array) -> tuple[Array | Written | None, ...]:
-        kernel = select("matmul", self.device)
         grad_y = contiguous(grad_y)
-        grad_x = kernel.matmul(grad_y, self.weight, bfloat16=self.bfloat16) if self.needs_gradient[0] else None
+        grad_x = self._input_gradient(grad_y, self.weight)
         grad_weight = self._weight_gradient(1, grad_y)
         if len(self.needs_gradient) == 2:
             return grad_x, grad_weight

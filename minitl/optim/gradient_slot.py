@@ -7,7 +7,9 @@ through the memory: it leaves a factor, which the optimizer's step multiplies by
 
 from __future__ import annotations
 
-from minitl.kernels.launch import Array, array_module
+import numpy as np
+
+from minitl.kernels.launch import Array, on_gpu
 from minitl.tensor import Tensor
 
 
@@ -29,7 +31,9 @@ class GradientSlot:
         self.written = False
         self.factor = 1.0
         self._shown = False
-        self._touched = array_module(array).zeros(array.shape[0], dtype=bool) if array.ndim == 2 else None
+        # a GPU writes zeros faster than it finds out where they are needed
+        known = array.ndim == 2 and not on_gpu(array)
+        self._touched = np.zeros(array.shape[0], dtype=bool) if known else None
         self._touched_version = 0
 
     @property
@@ -66,13 +70,16 @@ class GradientSlot:
         self.mark_written()
 
     def start_rows(self) -> Array | None:
-        """Prepare for adding to some rows: make the leftover of an earlier step 0; return ``touched``."""
+        """Prepare for adding to some rows: make the leftover of an earlier step 0; return ``touched``.
+
+        On a GPU it is None, always.
+        """
         touched = self.touched
         if self.written:
             return touched
         if touched is None:
             self._array[...] = 0
-            return array_module(self._array).zeros(self._array.shape[0], dtype=bool)
+            return None if on_gpu(self._array) else np.zeros(self._array.shape[0], dtype=bool)
         self._array[touched] = 0
         touched[...] = False
         return touched

@@ -1,0 +1,122 @@
+"""Several affine maps of one x as one: their outputs stand side by side.
+
+    y  = x @ [weight_1; weight_2; ...].T + [bias_1, bias_2, ...]        (N, F_1 + F_2 + ...), see linear.py
+    dx = dy @ [weight_1; weight_2; ...]                                 (N, D)
+
+One large product keeps a GPU busier than several small ones. Parameters that lie one behind the other in memory, as
+those of one optimizer do where they were listed so, are used where they lie, and so are the places of their gradients;
+others are copied. Saved: x and the joined weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from minitl.autograd import WRITTEN, Written
+from minitl.kernels.launch import Array, address, array_module, contiguous, on_gpu, wide
+from minitl.kernels.select import select
+from minitl.ops.linear import AffineFunction, check_shapes, rounded
+from minitl.ops.registry import register
+from minitl.ops.shape import as_rows, reshape
+from minitl.tensor import Tensor
+
+
+def linear_joined(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """Return ``x @ weight.T + bias`` for several weights with their biases, side by side.
+
+    Args:
+        x: (..., D).
+        weights: at least one, each (F, D) with its own F.
+        biases: as many, each (F,).
+
+    Returns:
+        (..., sum of all F).
+
+    Raises:
+        ValueError: the shapes or numbers of arguments do not fit.
+        TypeError: x is float64 under ``minitl.precision("bfloat16")``.
+    """
+    if not weights or len(weights) != len(biases):
+        raise ValueError(f"linear_joined takes a bias for each of its weights, got {len(weights)} and {len(biases)}")
+    for weight, bias in zip(weights, biases, strict=True):
+        check_shapes("linear_joined", x, weight, bias)
+    parameters = [*weights, *biases]
+    y: Tensor = LinearJoined.apply(as_rows(x), *parameters, short=rounded(x, parameters))
+    return y if x.ndim == 2 else reshape(y, (*x.shape[:-1], y.shape[1]))
+
+
+@register("linear_joined")
+class LinearJoined(AffineFunction):
+    def forward(self, x: Array, *parameters: Array, short: list[Array]) -> Array:
+        count = len(parameters) // 2
+        self._save(x)
+        self.masters = parameters[:count]  # see linear.py
+        self.outputs = [len(weight) for weight in self.masters]
+        used = short or list(parameters)
+        self.weight = joined(used[:count])
+        y: Array = select("matmul", self.device).matmul(
+            self.x, self.weight, transpose_b=True, bias=joined(used[count:]), bfloat16=self.bfloat16
+        )
+        return y
+
+    def backward(self, grad_y: Array) -> tuple[Array | Written | None, ...]:
+        count = len(self.outputs)
+        grad_y = contiguous(grad_y)
+        grad_weights, grad_biases = self._weight_gradients(grad_y), [None] * count
+        if any(self.needs_gradient[1 + count :]):
+            ends = np.cumsum(self.outputs)[:-1]
+            grad_biases = self.xp.split(select("matmul", self.device).column_sums(grad_y), ends)
+        needed = self.needs_gradient[1 + count :]
+        return (
+            self._input_gradient(grad_y, self.weight),
+            *grad_weights,
+            *(grad if need else None for grad, need in zip(grad_biases, needed, strict=True)),
+        )
+
+    def _weight_gradients(self, grad_y: Array) -> list[Array | Written | None]:
+        """Return the gradients of all weights, or write them into their slots where these lie one behind the other."""
+        count = len(self.outputs)
+        needed = self.needs_gradient[1 : 1 + count]
+        if not any(needed):
+            return [None] * count
+        kernel = select("matmul", self.device)
+        slots = [self.slot(1 + number) for number in range(count)]
+        there = [slot for slot in slots if slot is not None]
+        if len(there) == count and len({slot.written for slot in there}) == 1:
+            arrays = [slot.array for slot in there]
+            if adjacent(arrays):
+                written = there[0].written
+                for slot in there:
+                    slot.mark_written()  # before the first write, see linear.py
+                options = {"transpose_a": True, "out": joined(arrays), "accumulate": written}
+                kernel.matmul(grad_y, self.x, **options, bfloat16=self.bfloat16)
+                return [WRITTEN] * count
+        out = self.xp.empty((grad_y.shape[1], self.x.shape[1]), wide(grad_y.dtype))
+        kernel.matmul(grad_y, self.x, transpose_a=True, out=out, bfloat16=self.bfloat16)
+        parts = self.xp.split(out, np.cumsum(self.outputs)[:-1])
+        return [part if need else None for part, need in zip(parts, needed, strict=True)]
+
+
+def adjacent(arrays: Sequence[Array]) -> bool:
+    """Tell whether the memory of contiguous arrays lies one behind the other, in pieces of one larger array."""
+    pieces = all(array.flags.c_contiguous and array.base is not None for array in arrays)
+    ends = [address(array) + array.nbytes for array in arrays]
+    return pieces and all(address(array) == end for array, end in zip(arrays[1:], ends, strict=False))
+
+
+def joined(arrays: Sequence[Array]) -> Array:
+    """Return arrays of equal rows one behind the other: a view where their memory lies so, else a copy."""
+    first = arrays[0]
+    xp = array_module(first)
+    if not adjacent(arrays):
+        copied: Array = xp.concatenate(arrays)
+        return copied
+    shape = (sum(len(array) for array in arrays), *first.shape[1:])
+    if on_gpu(first):
+        view: Array = xp.ndarray(shape, first.dtype, first.data)
+        return view
+    assert math.prod(shape) * first.itemsize == sum(array.nbytes for array in arrays)
+    return np.lib.stride_tricks.as_strided(first, shape, first.strides)
