@@ -36,15 +36,17 @@ __device__ void write_sums_of_eight(const A (&values)[EIGHT], A* sums, int colum
     if (thread < columns) sums[thread] = total;
 }
 
-// partial (matrices, chunks, columns) -> sums (matrices, columns): 8 threads for each column, then their 8 sums
+// partial (matrices, chunks, columns), for one matrix or two -> their sums (columns) in `sums` and `others`, or added to what is
+// there: 8 threads for each column, then their 8 sums
 template <class T>
-__global__ void __launch_bounds__(COLUMNS* ROWS_AT_ONCE) sum_chunks(const T* __restrict__ partial, T* __restrict__ sums,
-                                                                    int chunks, int columns) {
+__global__ void __launch_bounds__(COLUMNS* ROWS_AT_ONCE)
+    sum_chunks(const T* __restrict__ partial, T* sums, T* others, int chunks, int columns, bool accumulate) {
     const int column = blockIdx.x * COLUMNS + threadIdx.x;
     partial += (int64)blockIdx.y * chunks * columns;
+    if (blockIdx.y) sums = others;
     T total = 0;
     if (column < columns)
         for (int chunk = threadIdx.y; chunk < chunks; chunk += ROWS_AT_ONCE) total += partial[(int64)chunk * columns + column];
     total = sum_of_column(total);
-    if (threadIdx.y == 0 && column < columns) sums[(int64)blockIdx.y * columns + column] = total;
+    if (threadIdx.y == 0 && column < columns) sums[column] = accumulate ? sums[column] + total : total;
 }

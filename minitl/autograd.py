@@ -13,7 +13,7 @@ its uses have arrived and been added up.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
@@ -135,6 +135,26 @@ class Function:
         """
         edge = self.edges[index]
         return edge.target._slot if edge is not None and isinstance(edge.target, Tensor) else None
+
+    def into_slots(self, indices: Sequence[int], write: Callable[[list[Array], bool], Any]) -> bool:
+        """Let ``write(arrays, accumulate)`` put gradients into the slots of these inputs, or add them to what is there.
+
+        Returns:
+            Whether it has: only if all of them have slots, and these hold gradients, all or none. Then backward returns
+            :data:`WRITTEN` for each.
+        """
+        slots = [self.slot(index) for index in indices]
+        there = [slot for slot in slots if slot is not None]
+        if len(there) < len(slots) or len({slot.written for slot in there}) != 1:
+            return False
+        arrays, written = [slot.array for slot in there], there[0].written
+        if written:
+            for slot in there:
+                slot.mark_written()  # before the first write: Ctrl-C may come after it, and then all rows must count
+        write(arrays, written)
+        for slot in there:
+            slot.mark_written()
+        return True
 
     def take(self, index: int) -> Array | None:
         """Return what other operations have sent back to input ``index`` so far, for backward to add to, in place.

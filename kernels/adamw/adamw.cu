@@ -10,11 +10,6 @@
 enum Option { FACTOR, STEP_SIZE, CORRECTION, EPS, DECAYS, DECAY, RESTS, NEAR_GRADIENT, BETA1, WEIGHT1, BETA2, WEIGHT2,
               OPTIONS };
 
-__device__ __forceinline__ float times(float a, float b) { return __fmul_rn(a, b); }
-__device__ __forceinline__ double times(double a, double b) { return __dmul_rn(a, b); }
-__device__ __forceinline__ float plus(float a, float b) { return __fadd_rn(a, b); }
-__device__ __forceinline__ double plus(double a, double b) { return __dadd_rn(a, b); }
-
 // One element's step; returns the new parameter.
 template <class T>
 __device__ __forceinline__ T step_of(T p, T gradient, T& first_moment, T& second_moment, const T* options) {

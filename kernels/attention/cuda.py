@@ -75,7 +75,7 @@ def backward(
     if is_short(q.dtype):
         tensor_cores.check_width(q.shape[1] // heads)
         numbers: dict[str, Any] = {"heads": heads, "scale": scale, "dropout": dropout, "seed": seed, "call": call}
-        return tensor_cores.backward(grad_context, (q, k, v), log_sum_exp, layout, **numbers)
+        return tensor_cores.backward(grad_context, None, (q, k, v), log_sum_exp, layout, **numbers)
     xp = array_module(q)
     grad_q, grad_k, grad_v = xp.empty_like(q), xp.empty_like(k), xp.empty_like(v)
     per_query = xp.empty((3, heads, q.shape[0]), q.dtype)  # totals, means, inners
@@ -102,6 +102,7 @@ def forward_joined(
 
 def backward_joined(
     grad_context: Array,
+    context: Array,
     joined: Array,
     log_sum_exp: Array,
     layout: Layout,
@@ -112,10 +113,14 @@ def backward_joined(
     seed: int,
     call: int,
 ) -> Array:
-    """Return the gradient of ``joined``, (T, 3 D); layout and options are those of ``forward_joined``, and trusted."""
-    check_activations({"log_sum_exp": log_sum_exp}, grad_context=grad_context, joined=joined)
+    """Return the gradient of ``joined``, (T, 3 D).
+
+    ``context`` and ``log_sum_exp`` are what ``forward_joined`` has returned; layout and options are its own, trusted.
+    """
+    check_activations({"log_sum_exp": log_sum_exp}, grad_context=grad_context, context=context, joined=joined)
     return tensor_cores.backward(
         grad_context,
+        context,
         (joined, None, None),
         log_sum_exp,
         layout,

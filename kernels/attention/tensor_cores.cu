@@ -6,8 +6,8 @@
 // values; a new largest score rescales the others (Dao et al. 2022). The weights are never stored.
 //
 // Backward: a block for each sentence and head, all of which is on chip: sentences of up to 16 WARPS tokens. A warp has 16
-// queries and all their keys, so the sums over keys stay inside it; then it has 16 keys and all their queries. Nothing is
-// computed twice, and no two warps add to the same number.
+// queries and all their keys, so the sums over keys stay inside it; then it has 16 keys and all their queries. No two warps
+// add to the same number.
 //
 // Sums, softmax and what is saved are float; the operands of the five products are rounded to T, the weights among them.
 #include "dropout.cuh"
@@ -109,6 +109,15 @@ __device__ __forceinline__ void as_left(uint32 (&a)[4], const float (&left)[4], 
     a[3] = pack_pair<T>(right[2], right[3]);
 }
 
+// Write 16 x 16 numbers to shared memory by rows.
+template <class T>
+__device__ __forceinline__ void store_left(T* tile, const uint32 (&a)[4], int row_length) {
+    const int lane = threadIdx.x % WARP_SIZE;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        *reinterpret_cast<uint32*>(tile + (lane / 4 + i % 2 * 8) * row_length + i / 2 * 8 + lane % 4 * 2) = a[i];
+}
+
 // Which of a lane's four weights of a 16 x 8 tile (queries x keys) are kept: bit v for value v of the fragment. A block of
 // random words serves four neighbouring keys, which two lanes have, in two rows each. Where rows begin at multiples of four,
 // each lane computes one block, and the four lanes of a row hand the answers round.
@@ -185,21 +194,29 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     const int first_query = blockIdx.x * rows;
     if (first_query >= sentence.length) return;
     DYNAMIC_SHARED(T, shared);
-    T *const q_tile = shared, *const k_tile = q_tile + rows * row_length, *const v_tile = k_tile + rows * row_length;
+    constexpr int tile = rows * row_length;
+    T *const q_tile = shared, *const tiles = q_tile + tile;  // k and v, and if there are more the next k and v
     const Dropout<float> dropout = dropout_of(threshold, keep_scale, seed, call, base_call);
     const bool aligned = rows_are_aligned(sentence);
     const int lane = threadIdx.x % WARP_SIZE, query = first_query + threadIdx.x / WARP_SIZE * 16;
 
     copy_rows<threads, WIDTH>(q_tile, in.q, in.row_length, sentence, first_query, rows);
+    copy_rows<threads, WIDTH>(tiles, in.k, in.row_length, sentence, 0, rows);
+    copy_rows<threads, WIDTH>(tiles + tile, in.v, in.row_length, sentence, 0, rows);
     copy_async_commit();
     uint32 q_fragments[WIDTH / 16][4];
     float sums[WIDTH / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, total[2] = {};
-    for (int key = 0; key < sentence.length; key += rows) {
-        __syncthreads();  // nobody reads the last tiles any more
-        copy_rows<threads, WIDTH>(k_tile, in.k, in.row_length, sentence, key, rows);
-        copy_rows<threads, WIDTH>(v_tile, in.v, in.row_length, sentence, key, rows);
-        copy_async_commit();
-        copy_async_wait<0>();
+    for (int key = 0, turn = 0; key < sentence.length; key += rows, turn ^= 1) {
+        const T *const k_tile = tiles + turn * 2 * tile, *const v_tile = k_tile + tile;
+        if (key + rows < sentence.length) {  // the next tiles come while these are computed with
+            T* const next = tiles + (turn ^ 1) * 2 * tile;
+            copy_rows<threads, WIDTH>(next, in.k, in.row_length, sentence, key + rows, rows);
+            copy_rows<threads, WIDTH>(next + tile, in.v, in.row_length, sentence, key + rows, rows);
+            copy_async_commit();
+            copy_async_wait<1>();
+        } else {
+            copy_async_wait<0>();
+        }
         __syncthreads();  // what all threads have copied is there
         if (key == 0)
 #pragma unroll
@@ -252,6 +269,7 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
             as_left<T>(weights, scores[2 * n], scores[2 * n + 1]);
             multiply_add<T, false>(sums, weights, v_tile + n * 16 * row_length, 1, row_length);
         }
+        __syncthreads();  // nobody reads these tiles any more
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -268,22 +286,69 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     store_rows(context, columns, sums, sentence, query);
 }
 
-// Write a warp's 16 rows of a (queries x keys) matrix to shared memory, rounded to T.
-template <class T, int N>
-__device__ __forceinline__ void store_tile(T* tile, const float (&values)[N][4], int row_length) {
+// The scores of a warp's 16 queries and 8 N keys become weights, exponentials; beyond the sentence they are 0.
+template <int N>
+__device__ __forceinline__ void scores_to_weights(float (&scores)[N][4], const Sentence& sentence, int query, int key,
+                                                  const float (&of_row)[2], float scale) {
     const int lane = threadIdx.x % WARP_SIZE;
+    const bool whole = query + 16 <= sentence.length && key + 8 * N <= sentence.length;
 #pragma unroll
     for (int n = 0; n < N; ++n)
 #pragma unroll
-        for (int r = 0; r < 2; ++r)
-            *reinterpret_cast<uint32*>(tile + (lane / 4 + 8 * r) * row_length + n * 8 + lane % 4 * 2) =
-                pack_pair<T>(values[n][2 * r], values[n][2 * r + 1]);
+        for (int value = 0; value < 4; ++value) {
+            const float weight = exp2f(scores[n][value] * (scale * LOG2_E) - of_row[value / 2]);
+            const bool exists = key + n * 8 + lane % 4 * 2 + value % 2 < sentence.length &&
+                                query + lane / 4 + value / 2 * 8 < sentence.length;
+            scores[n][value] = whole || exists ? weight : 0.0f;
+        }
 }
 
+// The logarithms of the sums of a warp's queries, to base 2.
+__device__ __forceinline__ void load_log_sums(float (&of_row)[2], const float* __restrict__ log_sum_exp, int64 tokens,
+                                              const Sentence& sentence, int query) {
+    const int lane = threadIdx.x % WARP_SIZE;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        const int row = query + lane / 4 + 8 * r;
+        of_row[r] = row < sentence.length ? log_sum_exp[blockIdx.y * tokens + sentence.begin + row] * LOG2_E : 0.0f;
+    }
+}
+
+// What the gradients of a query's weights are on average, which is what those of its scores are relative to: the inner
+// product of its context and of the context's gradient (Dao et al. 2022, appendix B.4).
+template <class T, int WIDTH>
+__device__ __forceinline__ void means_of_gradients(float (&means)[2], const T* grad_tile, const T* __restrict__ context,
+                                                   int64 columns, const Sentence& sentence, int query) {
+    const int lane = threadIdx.x % WARP_SIZE;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        const int row = lane / 4 + 8 * r;
+        float total = 0.0f;
+        if (query + row < sentence.length)
+#pragma unroll
+            for (int c = lane % 4 * 2; c < WIDTH; c += 8) {
+                if (c >= sentence.width) break;
+                const Pack<T, 2> of_context = load_pack<2>(context + sentence.place(query + row, columns) + c);
+                const Pack<T, 2> grad = load_pack<2>(grad_tile + row * (WIDTH + EIGHT) + c);
+                total += widen(of_context.values[0]) * widen(grad.values[0]);
+                total += widen(of_context.values[1]) * widen(grad.values[1]);
+            }
+        means[r] = reduce_row(total, Sum());
+    }
+}
+
+// Two blocks on a multiprocessor at once, if its shared memory has room for them: one computes while the other loads.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ % 100 == 0 && __CUDA_ARCH__ < 1100
+constexpr int BLOCKS_AT_ONCE = 2;
+#else
+constexpr int BLOCKS_AT_ONCE = 1;
+#endif
+constexpr int CHUNK = 32;  // keys whose scores a warp has at once
+
 template <class T, int WIDTH, int WARPS>
-__global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
-    attention_backward(const T* __restrict__ grad_context, const T* __restrict__ q_or_all, const T* __restrict__ k,
-                       const T* __restrict__ v, const float* __restrict__ log_sum_exp, T* __restrict__ grad_q_or_all,
+__global__ void __launch_bounds__(WARPS* WARP_SIZE, WIDTH <= 64 ? BLOCKS_AT_ONCE : 1)
+    attention_backward(const T* __restrict__ grad_context, const T* __restrict__ context, const T* __restrict__ q_or_all,
+                       const T* __restrict__ k, const T* __restrict__ v, const float* __restrict__ log_sum_exp, T* __restrict__ grad_q_or_all,
                        T* __restrict__ grad_k, T* __restrict__ grad_v, const int64* __restrict__ offsets,
                        const uint64* __restrict__ squares, int64 tokens, int heads, int width, float scale,
                        uint32 threshold, float keep_scale, uint64 seed, uint64 call, const uint64* base_call) {
@@ -294,97 +359,84 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     const Three<T> out(grad_q_or_all, grad_k, grad_v, columns);
     if (sentence.length == 0) return;
     DYNAMIC_SHARED(T, shared);
-    T *const q_tile = shared, *const grad_tile = q_tile + rows * row_length, *const k_tile = grad_tile + rows * row_length;
-    T *const v_tile = k_tile + rows * row_length, *const grad_scores_tile = v_tile + rows * row_length;
-    T* const weights_tile = grad_scores_tile + rows * pair_length;
+    T *const q_tile = shared, *const grad_tile = q_tile + rows * row_length;
+    T *const grad_scores_tile = grad_tile + rows * row_length, *const k_tile = grad_scores_tile + rows * pair_length;
+    T *const v_tile = k_tile + rows * row_length, *const weights_tile = k_tile;  // after k and v have been used
     const Dropout<float> dropout = dropout_of(threshold, keep_scale, seed, call, base_call);
     const bool aligned = rows_are_aligned(sentence);
-    const int lane = threadIdx.x % WARP_SIZE, own = threadIdx.x / WARP_SIZE * 16;  // the warp's queries, and then its keys
+    const int own = threadIdx.x / WARP_SIZE * 16;  // the warp's queries, and then its keys
 
     copy_rows<threads, WIDTH>(q_tile, in.q, in.row_length, sentence, 0, rows);
     copy_rows<threads, WIDTH>(k_tile, in.k, in.row_length, sentence, 0, rows);
-    copy_async_commit();
     copy_rows<threads, WIDTH>(grad_tile, grad_context, columns, sentence, 0, rows);
     copy_rows<threads, WIDTH>(v_tile, in.v, in.row_length, sentence, 0, rows);
     copy_async_commit();
     float of_row[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const int row = own + lane / 4 + 8 * r;
-        of_row[r] = row < sentence.length ? log_sum_exp[blockIdx.y * tokens + sentence.begin + row] * LOG2_E : 0.0f;
-    }
-
-    // the weights, exponentials of scores, for 16 queries and all keys
-    copy_async_wait<1>();
-    __syncthreads();  // q and k are there
-    float weights[rows / 8][4] = {};
-#pragma unroll
-    for (int d = 0; d < WIDTH / 16; ++d) {
-        uint32 fragment[4];
-        load_left(fragment, q_tile + own * row_length + d * 16, row_length);
-        multiply_add<T, true>(weights, fragment, k_tile + d * 16, row_length, row_length);
-    }
-#pragma unroll
-    for (int n = 0; n < rows / 8; ++n)
-#pragma unroll
-        for (int value = 0; value < 4; ++value) {
-            const int key = n * 8 + lane % 4 * 2 + value % 2, row = own + lane / 4 + value / 2 * 8;
-            const bool exists = key < sentence.length && row < sentence.length;
-            weights[n][value] = exists ? exp2f(weights[n][value] * (scale * LOG2_E) - of_row[value / 2]) : 0.0f;
-        }
-
-    // their gradients
+    load_log_sums(of_row, log_sum_exp, tokens, sentence, own);
     copy_async_wait<0>();
-    __syncthreads();  // grad_context and v are there
-    float grads[rows / 8][4] = {};
-#pragma unroll
-    for (int d = 0; d < WIDTH / 16; ++d) {
-        uint32 fragment[4];
-        load_left(fragment, grad_tile + own * row_length + d * 16, row_length);
-        multiply_add<T, true>(grads, fragment, v_tile + d * 16, row_length, row_length);
-    }
-    float sum[2] = {}, product[2] = {};
-    uint32 kept[rows / 8];
-#pragma unroll
-    for (int n = 0; n < rows / 8; ++n) {
-        kept[n] = dropout.threshold ? kept_of_tile(dropout, sentence, own, n * 8, aligned) : 15u;
-#pragma unroll
-        for (int value = 0; value < 4; ++value) {
-            grads[n][value] = kept[n] >> value & 1 ? grads[n][value] * dropout.keep_scale : 0.0f;
-            sum[value / 2] += weights[n][value];
-            product[value / 2] += weights[n][value] * grads[n][value];
-        }
-    }
-    // and of the scores, which sum to 0 over a query's keys: weights sum to 1 but for the rounding of log_sum_exp
-    float mean[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const float whole = reduce_row(sum[r], Sum());
-        mean[r] = reduce_row(product[r], Sum()) / (whole > 0.0f ? whole : 1.0f);
-    }
-#pragma unroll
-    for (int n = 0; n < rows / 8; ++n)
-#pragma unroll
-        for (int value = 0; value < 4; ++value) {
-            grads[n][value] = weights[n][value] * (grads[n][value] - mean[value / 2]) * scale;
-            weights[n][value] = kept[n] >> value & 1 ? weights[n][value] * dropout.keep_scale : 0.0f;
-        }
-    store_tile(weights_tile + own * pair_length, weights, pair_length);
-    store_tile(grad_scores_tile + own * pair_length, grads, pair_length);
+    __syncthreads();  // all four are there
 
-    {  // of the warp's queries
-        float sums[WIDTH / 8][4] = {};
+    // The scores of all keys at once would leave the registers to half as many warps.
+    float mean[2];
+    means_of_gradients<T, WIDTH>(mean, grad_tile + own * row_length, context, columns, sentence, own);
+    uint32 weights_of_pairs[rows / 8][2];
 #pragma unroll
-        for (int n = 0; n < rows / 16; ++n) {
+    for (int key = 0; key < rows; key += CHUNK) {
+        uint32 kept = 0;  // 4 bits for each 8 keys
+        if (dropout.threshold)
+#pragma unroll 1
+            for (int n = 0; n < CHUNK / 8; ++n)
+                kept |= kept_of_tile(dropout, sentence, own, key + n * 8, aligned) << 4 * n;
+        else
+            kept = ~kept;
+        float weights[CHUNK / 8][4] = {}, grads[CHUNK / 8][4] = {};
+#pragma unroll 1
+        for (int d = 0; d < WIDTH / 16; ++d) {
+            uint32 fragment[4];
+            load_left(fragment, q_tile + own * row_length + d * 16, row_length);
+            multiply_add<T, true>(weights, fragment, k_tile + key * row_length + d * 16, row_length, row_length);
+            load_left(fragment, grad_tile + own * row_length + d * 16, row_length);
+            multiply_add<T, true>(grads, fragment, v_tile + key * row_length + d * 16, row_length, row_length);
+        }
+        scores_to_weights(weights, sentence, own, key, of_row, scale);
+#pragma unroll
+        for (int n = 0; n < CHUNK / 8; ++n) {
+            const int tile = key / 8 + n;
+#pragma unroll
+            for (int value = 0; value < 4; ++value) {
+                const float factor = kept >> (4 * n + value) & 1 ? dropout.keep_scale : 0.0f, weight = weights[n][value];
+                grads[n][value] = weight * (grads[n][value] * factor - mean[value / 2]) * scale;
+                weights[n][value] = weight * factor;
+            }
+            weights_of_pairs[tile][0] = pack_pair<T>(weights[n][0], weights[n][1]);
+            weights_of_pairs[tile][1] = pack_pair<T>(weights[n][2], weights[n][3]);
+        }
+#pragma unroll
+        for (int n = 0; n < CHUNK / 16; ++n) {
             uint32 fragment[4];
             as_left<T>(fragment, grads[2 * n], grads[2 * n + 1]);
-            multiply_add<T, false>(sums, fragment, k_tile + n * 16 * row_length, 1, row_length);
+            store_left(grad_scores_tile + own * pair_length + key + n * 16, fragment, pair_length);
         }
-        store_rows(out.q, out.row_length, sums, sentence, own);
+    }
+    __syncwarp();  // the warp's rows of grad_scores are there
+    float sums_q[WIDTH / 8][4] = {};
+#pragma unroll 2
+    for (int n = 0; n < rows / 16; ++n) {
+        uint32 fragment[4];
+        load_left(fragment, grad_scores_tile + own * pair_length + n * 16, pair_length);
+        multiply_add<T, false>(sums_q, fragment, k_tile + n * 16 * row_length, 1, row_length);
+    }
+    store_rows(out.q, out.row_length, sums_q, sentence, own);
+    __syncthreads();  // k and v are not needed any more
+#pragma unroll
+    for (int n = 0; n < rows / 16; ++n) {
+        const uint32 fragment[4] = {weights_of_pairs[2 * n][0], weights_of_pairs[2 * n][1], weights_of_pairs[2 * n + 1][0],
+                                    weights_of_pairs[2 * n + 1][1]};
+        store_left(weights_tile + own * pair_length + n * 16, fragment, pair_length);
     }
     __syncthreads();  // both matrices of pairs are complete
     float sums_k[WIDTH / 8][4] = {}, sums_v[WIDTH / 8][4] = {};
-#pragma unroll
+#pragma unroll 2
     for (int n = 0; n < rows / 16; ++n) {  // of the warp's keys, by 16 queries
         uint32 fragment[4];
         load_left_transposed(fragment, weights_tile + n * 16 * pair_length + own, pair_length);
@@ -410,7 +462,6 @@ __device__ __forceinline__ void weights_and_gradients(float (&weights)[N][4], fl
                                                       const float (&of_row)[2], float scale,
                                                       const Dropout<float>& dropout, bool aligned) {
     constexpr int row_length = WIDTH + EIGHT;
-    const int lane = threadIdx.x % WARP_SIZE;
 #pragma unroll
     for (int n = 0; n < N; ++n)
 #pragma unroll
@@ -420,16 +471,13 @@ __device__ __forceinline__ void weights_and_gradients(float (&weights)[N][4], fl
         multiply_add<T, true>(weights, q_fragments[d], k_tile + d * 16, row_length, row_length);
         multiply_add<T, true>(grads, grad_fragments[d], v_tile + d * 16, row_length, row_length);
     }
+    scores_to_weights(weights, sentence, query, key, of_row, scale);
 #pragma unroll
     for (int n = 0; n < N; ++n) {
         const uint32 kept = dropout.threshold ? kept_of_tile(dropout, sentence, query, key + n * 8, aligned) : 15u;
 #pragma unroll
-        for (int value = 0; value < 4; ++value) {
-            const bool exists = key + n * 8 + lane % 4 * 2 + value % 2 < sentence.length &&
-                                query + lane / 4 + value / 2 * 8 < sentence.length;
-            weights[n][value] = exists ? exp2f(weights[n][value] * (scale * LOG2_E) - of_row[value / 2]) : 0.0f;
+        for (int value = 0; value < 4; ++value)
             grads[n][value] = kept >> value & 1 ? grads[n][value] * dropout.keep_scale : 0.0f;
-        }
     }
 }
 
@@ -466,11 +514,7 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
         load_left(grad_fragments[d], v_tile + own * row_length + d * 16, row_length);
     }
     float of_row[2], sum[2] = {}, product[2] = {}, mean[2] = {}, sums[WIDTH / 8][4] = {};
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const int row = query + lane / 4 + 8 * r;
-        of_row[r] = row < sentence.length ? log_sum_exp[blockIdx.y * tokens + sentence.begin + row] * LOG2_E : 0.0f;
-    }
+    load_log_sums(of_row, log_sum_exp, tokens, sentence, query);
     for (int turn = 0; turn < 2; ++turn) {
         for (int key = 0; key < sentence.length; key += rows) {
             __syncthreads();  // nobody reads the last tiles any more

@@ -68,12 +68,15 @@ def forward(
     options = _options(q, columns, layout, heads, scale, dropout, seed, call)
     warps = next((warps for warps in FORWARD_WARPS if warps * ROWS_OF_A_WARP >= layout.longest), FORWARD_WARPS[-1])
     arguments = *inputs, context, log_sum_exp, *options
-    _launch("attention_forward", q, columns // heads, layout, heads, warps, arguments, tiles=3)
+    tiles = 3 if layout.longest <= warps * ROWS_OF_A_WARP else 5
+    shared = _tile_bytes(warps, columns // heads) * tiles
+    _launch("attention_forward", q, columns // heads, layout, heads, warps, arguments, shared)
     return context, log_sum_exp
 
 
 def backward(
     grad_context: Array,
+    context: Array | None,
     inputs: Inputs,
     log_sum_exp: Array,
     layout: Layout,
@@ -84,7 +87,10 @@ def backward(
     seed: int,
     call: int,
 ) -> Any:
-    """Return the gradients of q, k and v as ``inputs`` has them: three arrays, or one and None twice."""
+    """Return the gradients of q, k and v as ``inputs`` has them: three arrays, or one and None twice.
+
+    With ``context``, which forward has returned, sentences that fit on chip take the faster of two ways.
+    """
     q, xp = inputs[0], array_module(inputs[0])
     columns = _columns(inputs)
     width = columns // heads
@@ -93,15 +99,18 @@ def backward(
     arrays = grad_context, *inputs, log_sum_exp
     warps = next((warps for warps in BACKWARD_WARPS if warps * ROWS_OF_A_WARP >= layout.longest), 0)
     fits = warps and warps * ROWS_OF_A_WARP <= MOST_ON_CHIP[_template_width(width)]
-    if fits and _shared_bytes(warps, width, tiles=4, pairs=2) <= most_shared_memory(q):
-        arguments = *arrays, *grads, *options
-        _launch("attention_backward", q, width, layout, heads, warps, arguments, tiles=4, pairs=2)
+    tile, pairs = _tile_bytes(warps, width), _pair_bytes(warps)
+    shared = 2 * tile + pairs + max(2 * tile, pairs)
+    if context is not None and fits and shared <= most_shared_memory(q):
+        arguments = grad_context, context, *inputs, log_sum_exp, *grads, *options
+        _launch("attention_backward", q, width, layout, heads, warps, arguments, shared)
     else:
         means = xp.empty_like(log_sum_exp)
         arguments = *arrays, means, grads[0], np.int64(grads[0].shape[1]), *options
-        _launch("attention_grad_queries", q, width, layout, heads, LONG_WARPS, arguments, tiles=2)
+        tile = _tile_bytes(LONG_WARPS, width)
+        _launch("attention_grad_queries", q, width, layout, heads, LONG_WARPS, arguments, 2 * tile)
         arguments = *arrays, means, *grads, *options
-        _launch("attention_grad_keys", q, width, layout, heads, LONG_WARPS, arguments, tiles=4)
+        _launch("attention_grad_keys", q, width, layout, heads, LONG_WARPS, arguments, 4 * tile)
     return grads
 
 
@@ -124,16 +133,13 @@ def _launch(
     heads: int,
     warps: int,
     arguments: tuple[Any, ...],
-    *,
-    tiles: int,
-    pairs: int = 0,
+    shared: int,
 ) -> None:
-    """Launch for all sentences; ``tiles`` of rows of a head, and ``pairs`` of query and key, lie in shared memory."""
+    """Launch for all sentences, with so many bytes of shared memory."""
     sentences = len(layout.offsets) - 1
     if not sentences or not len(like):
         return
     grid = -(-layout.longest // (warps * ROWS_OF_A_WARP)), heads, sentences
-    shared = _shared_bytes(warps, width, tiles=tiles, pairs=pairs)
     instantiation = f"{name}<,{_template_width(width)},{warps}>"
     PROGRAM.launch(instantiation, like, grid, warps * WARP_SIZE, *arguments, shared_memory=shared)
 
@@ -142,6 +148,10 @@ def _template_width(width: int) -> int:
     return next(template for template in WIDTHS if template >= width)
 
 
-def _shared_bytes(warps: int, width: int, *, tiles: int, pairs: int) -> int:
+def _tile_bytes(warps: int, width: int) -> int:
+    return 2 * warps * ROWS_OF_A_WARP * (_template_width(width) + EIGHT)
+
+
+def _pair_bytes(warps: int) -> int:
     rows = warps * ROWS_OF_A_WARP
-    return 2 * (tiles * rows * (_template_width(width) + EIGHT) + pairs * rows * (rows + EIGHT))
+    return 2 * rows * (rows + EIGHT)

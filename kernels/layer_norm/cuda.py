@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from minitl.kernels.columns import BLOCK, CHUNK_ROWS, COLUMNS, chunks_of, sum_chunks
+from minitl.kernels.columns import BLOCK, CHUNK_ROWS, COLUMNS, chunks_of, sum_chunks, sum_chunks_into
 from minitl.kernels.launch import (
     Array,
     array_module,
     check_activations,
     check_dropout,
+    check_floats,
     check_ranges,
     check_rows,
     check_shapes,
@@ -85,7 +87,43 @@ def backward(
     check_shapes(grad_y=(grad_y, "N D"), total=(total, "N D"), weight=(weight, "D"), mean=(mean, "N"), rstd=(rstd, "N"))
     check_dropout(dropout, seed=seed, call=call)
     check_rows(rows, grad_y=grad_y)
+    options = {"dropout": dropout, "seed": seed, "call": call, "rows": rows}
+    grad_x, grad_total, partial = _backward(grad_y, total, weight, mean, rstd, options)
+    grad_weight, grad_bias = sum_chunks(PROGRAM, partial)
+    return grad_x, grad_total, grad_weight, grad_bias
+
+
+def backward_into(
+    grad_y: Array,
+    total: Array,
+    weight: Array,
+    mean: Array,
+    rstd: Array,
+    *,
+    grad_weight: Array,
+    grad_bias: Array,
+    accumulate: bool,
+    **options: Any,
+) -> tuple[Array, Array]:
+    """Do what ``backward`` does, with its options, and write the parameters' gradients, or add them to what is there.
+
+    Returns:
+        grad_x and grad_residual.
+    """
+    check_floats(grad_weight=grad_weight, grad_bias=grad_bias)
+    check_shapes(weight=(weight, "D"), grad_weight=(grad_weight, "D"), grad_bias=(grad_bias, "D"))
+    grad_x, grad_total, partial = _backward(grad_y, total, weight, mean, rstd, options)
+    sum_chunks_into(PROGRAM, partial, [grad_weight, grad_bias], accumulate)
+    return grad_x, grad_total
+
+
+def _backward(
+    grad_y: Array, total: Array, weight: Array, mean: Array, rstd: Array, options: dict[str, Any]
+) -> tuple[Array, Array, Array]:
+    """Return grad_x, grad_total, and the parameters' gradients from each chunk of rows, (2, chunks, D)."""
     xp = array_module(grad_y)
+    dropout, rows = options["dropout"], options["rows"]
+    seed, call = options["seed"], options["call"]
     count, columns = grad_y.shape
     grad_total = xp.empty_like(grad_y)
     grad_x = grad_total if dropout == 0 else xp.empty_like(grad_y)
@@ -94,24 +132,23 @@ def backward(
     partial = xp.empty((2, chunks, columns), wide(grad_y.dtype))
     if grad_y.size == 0:
         partial[...] = 0
-        return grad_x, grad_total, *sum_chunks(PROGRAM, partial)
+        return grad_x, grad_total, partial
     arrays = grad_y, total, weight, mean, rstd, _numbers(rows, grad_y), grad_x, grad_total
-    options = dropout_options(dropout, seed, call, grad_y)
+    numbers = dropout_options(dropout, seed, call, grad_y)
     sizes = np.int64(count), np.int32(columns)
     if packs:
         name = f"layer_norm_backward<,{packs}>"
         shared = 2 * WARPS * packs * STEP * partial.dtype.itemsize
-        arguments = *arrays, partial, *sizes, *options
+        arguments = *arrays, partial, *sizes, *numbers
         PROGRAM.launch(name, grad_y, chunks, WARPS * WARP_SIZE, *arguments, shared_memory=shared)
     else:
         offsets = xp.empty(count, wide(grad_y.dtype))
-        arguments = *arrays, offsets, sizes[1], *options
+        arguments = *arrays, offsets, sizes[1], *numbers
         PROGRAM.launch("layer_norm_backward_long", grad_y, count, WARPS * WARP_SIZE, *arguments)
         grid = chunks, -(-columns // COLUMNS)
         sums = grad_y, total, mean, rstd, offsets, partial
         PROGRAM.launch("layer_norm_parameters", grad_y, grid, BLOCK, *sums, *sizes)
-    grad_weight, grad_bias = sum_chunks(PROGRAM, partial)
-    return grad_x, grad_total, grad_weight, grad_bias
+    return grad_x, grad_total, partial
 
 
 def _packs(*arrays: Array | None) -> int:

@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
                 normalised[pack][i] -= offset;
                 own[(pack * EIGHT + i) * WARP_SIZE] += grads[pack][i] * normalised[pack][i];
                 own_bias[(pack * EIGHT + i) * WARP_SIZE] += grads[pack][i];
-                grads[pack][i] *= stretch[i];
+                grads[pack][i] = times(grads[pack][i], stretch[i]);
                 sum_grad += grads[pack][i];
                 sum_product += grads[pack][i] * normalised[pack][i];
             }
@@ -223,7 +223,7 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE)
     for (int c = threadIdx.x; c < columns; c += blockDim.x) sum += (widen(total[begin + c]) - centre) * scale;
     const A offset = mean_of_row(sum, columns);
     for (int c = threadIdx.x; c < columns; c += blockDim.x) {
-        const A grad_normalised = widen(grad_y[begin + c]) * weight[c];
+        const A grad_normalised = times(widen(grad_y[begin + c]), weight[c]);
         sum_grad += grad_normalised;
         sum_product += grad_normalised * ((widen(total[begin + c]) - centre) * scale - offset);
     }
@@ -232,7 +232,7 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE)
     const uint64 number = first_number(rows, blockIdx.x, columns);
     for (int c = threadIdx.x; c < columns; c += blockDim.x) {
         const A normalised = (widen(total[begin + c]) - centre) * scale - offset;
-        const A grad = scale * (widen(grad_y[begin + c]) * weight[c] - shift - normalised * slope);
+        const A grad = scale * (times(widen(grad_y[begin + c]), weight[c]) - shift - normalised * slope);
         grad_total[begin + c] = narrow<T>(grad);
         if (grad_x != grad_total) grad_x[begin + c] = narrow<T>(dropped(grad, dropout, number + c));
     }

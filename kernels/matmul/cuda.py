@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from minitl.kernels.columns import BLOCK, COLUMNS, chunks_of
+from minitl.kernels.columns import BLOCK, COLUMNS, chunks_of, sum_chunks_into
 from minitl.kernels.columns import sum_chunks as _sum_chunks
-from minitl.kernels.launch import Array, array_module, on_gpu, wide
+from minitl.kernels.launch import Array, array_module, check_floats, check_shapes, on_gpu, wide
 from minitl.kernels.launch import bfloat16 as rounded
 from minitl.kernels.matmul import cublas
 from minitl.kernels.matmul.arguments import check_product, check_sums
@@ -62,6 +62,18 @@ def _product(
 
 
 def column_sums(x: Array) -> Array:
+    return _sum_chunks(PROGRAM, _partial_sums(x))
+
+
+def column_sums_into(x: Array, out: Array, accumulate: bool) -> None:
+    """Write the sums over the rows of x (N, D) into ``out`` (D,), or add them to it; float32 for x of 16 bits."""
+    check_sums(x)
+    check_floats(out=out)
+    check_shapes(x=(x, "N D"), out=(out, "D"))
+    sum_chunks_into(PROGRAM, _partial_sums(x), [out], accumulate)
+
+
+def _partial_sums(x: Array) -> Array:
     check_sums(x)
     rows, columns = x.shape
     xp = array_module(x)
@@ -71,4 +83,4 @@ def column_sums(x: Array) -> Array:
         name = "column_sums" if eights else "column_sums_single"
         grid = len(partial), -(-columns // (COLUMNS * EIGHT if eights else COLUMNS))
         PROGRAM.launch(name, x, grid, BLOCK, x, partial, np.int64(rows), np.int32(columns))
-    return _sum_chunks(PROGRAM, partial)
+    return partial

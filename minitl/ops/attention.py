@@ -185,6 +185,7 @@ class AttentionJoined(Function):
         context: Array
         if is_short(joined.dtype):
             context, self.log_sum_exp = kernel.forward_joined(self.joined, cu_seqlens, **options)
+            self.context = context
         else:
             context, self.log_sum_exp = kernel.forward(*self._three(), cu_seqlens, **options)
         return context
@@ -193,7 +194,7 @@ class AttentionJoined(Function):
         kernel, grad_context = select("attention", self.device), contiguous(grad_context)
         if is_short(grad_context.dtype):
             grad: Array = kernel.backward_joined(
-                grad_context, self.joined, self.log_sum_exp, self.cu_seqlens, **self.options
+                grad_context, self.context, self.joined, self.log_sum_exp, self.cu_seqlens, **self.options
             )
             return grad
         grads = kernel.backward(grad_context, *self._three(), self.log_sum_exp, self.cu_seqlens, **self.options)

@@ -9,7 +9,7 @@ again.
 
 from __future__ import annotations
 
-from minitl.autograd import Function
+from minitl.autograd import WRITTEN, Function, Written
 from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
 from minitl.ops.registry import register
@@ -51,8 +51,16 @@ class Gelu(Function):
         y: Array = select("gelu", self.device).forward(self.x, self.bias, approximate=approximate)
         return y
 
-    def backward(self, grad_y: Array) -> tuple[Array, ...]:
+    def backward(self, grad_y: Array) -> tuple[Array | Written, ...]:
         grad_y = contiguous(grad_y)
         kernel = select("gelu", self.device)
+        results: list[Array] = []
+
+        def write(outs: list[Array], accumulate: bool) -> None:
+            places = {"grad_bias": outs[0], "accumulate": accumulate}
+            results.append(kernel.backward_into(grad_y, self.x, self.bias, approximate=self.approximate, **places))
+
+        if self.bias is not None and hasattr(kernel, "backward_into") and self.into_slots([1], write):
+            return results[0], WRITTEN
         grad_x, grad_bias = kernel.backward(grad_y, self.x, self.bias, approximate=self.approximate)
         return (grad_x,) if grad_bias is None else (grad_x, grad_bias)

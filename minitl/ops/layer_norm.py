@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minitl.autograd import Function
+from minitl.autograd import WRITTEN, Function, Written
 from minitl.device import move
 from minitl.kernels.launch import Array, contiguous
 from minitl.kernels.select import select
@@ -98,9 +98,19 @@ class LayerNorm(Function):
         )
         return y
 
-    def backward(self, grad_y: Array) -> tuple[Array, ...]:
-        grad_x, grad_residual, grad_weight, grad_bias = select("layer_norm", self.device).backward(
-            contiguous(grad_y), self.total, self.weight, self.mean, self.rstd, **self.dropout_options, rows=self.rows
-        )
-        grads = (grad_x, grad_weight, grad_bias)
-        return (*grads, grad_residual) if self.has_residual else grads
+    def backward(self, grad_y: Array) -> tuple[Array | Written, ...]:
+        kernel = select("layer_norm", self.device)
+        arrays = contiguous(grad_y), self.total, self.weight, self.mean, self.rstd
+        options = {**self.dropout_options, "rows": self.rows}
+        results: list[Array] = []
+
+        def write(outs: list[Array], accumulate: bool) -> None:
+            places = {"grad_weight": outs[0], "grad_bias": outs[1], "accumulate": accumulate}
+            results.extend(kernel.backward_into(*arrays, **places, **options))
+
+        grads: tuple[Array | Written, ...]
+        if hasattr(kernel, "backward_into") and self.into_slots([1, 2], write):
+            (grad_x, grad_residual), grads = results, (WRITTEN, WRITTEN)
+        else:
+            grad_x, grad_residual, *grads = kernel.backward(*arrays, **options)
+        return (grad_x, *grads, grad_residual) if self.has_residual else (grad_x, *grads)

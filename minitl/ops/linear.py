@@ -87,23 +87,27 @@ class AffineFunction(Function):
         """Return ``grad_y.T @ x`` for the weight that is input ``index``, or write it into its slot."""
         if not self.needs_gradient[index]:
             return None
+        options = {"transpose_a": True, "bfloat16": self.bfloat16}
         kernel = select("matmul", self.device)
-        slot = self.slot(index)
-        if slot is None:
-            out = self.xp.empty((grad_y.shape[1], self.x.shape[1]), wide(grad_y.dtype))
-            gradient: Array = kernel.matmul(grad_y, self.x, transpose_a=True, out=out, bfloat16=self.bfloat16)
-            return gradient
-        out = slot.array
-        if slot.written:
-            slot.mark_written()  # before the first write: Ctrl-C may come after it, and then all rows must count
-        kernel.matmul(grad_y, self.x, transpose_a=True, out=out, accumulate=slot.written, bfloat16=self.bfloat16)
-        slot.mark_written()
-        return WRITTEN
 
-    def _bias_gradient(self, index: int, grad_y: Array) -> Array | None:
+        def write(outs: list[Array], accumulate: bool) -> None:
+            kernel.matmul(grad_y, self.x, out=outs[0], accumulate=accumulate, **options)
+
+        if self.into_slots([index], write):
+            return WRITTEN
+        out = self.xp.empty((grad_y.shape[1], self.x.shape[1]), wide(grad_y.dtype))
+        gradient: Array = kernel.matmul(grad_y, self.x, out=out, **options)
+        return gradient
+
+    def _bias_gradient(self, index: int, grad_y: Array) -> Array | Written | None:
         if not self.needs_gradient[index]:
             return None
-        gradient: Array = select("matmul", self.device).column_sums(grad_y)
+        kernel = select("matmul", self.device)
+        if hasattr(kernel, "column_sums_into") and self.into_slots(
+            [index], lambda outs, accumulate: kernel.column_sums_into(grad_y, outs[0], accumulate)
+        ):
+            return WRITTEN
+        gradient: Array = kernel.column_sums(grad_y)
         return gradient
 
 

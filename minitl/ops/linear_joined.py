@@ -11,7 +11,8 @@ others are copied. Saved: x and the joined weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -65,37 +66,49 @@ class LinearJoined(AffineFunction):
     def backward(self, grad_y: Array) -> tuple[Array | Written | None, ...]:
         count = len(self.outputs)
         grad_y = contiguous(grad_y)
-        grad_weights, grad_biases = self._weight_gradients(grad_y), [None] * count
-        if any(self.needs_gradient[1 + count :]):
-            ends = np.cumsum(self.outputs)[:-1]
-            grad_biases = self.xp.split(select("matmul", self.device).column_sums(grad_y), ends)
-        needed = self.needs_gradient[1 + count :]
+        kernel = select("matmul", self.device)
+
+        def weight_gradients(out: Array, accumulate: bool) -> None:
+            kernel.matmul(grad_y, self.x, transpose_a=True, out=out, accumulate=accumulate, bfloat16=self.bfloat16)
+
+        def bias_gradients(out: Array, accumulate: bool) -> None:
+            if accumulate:
+                out += kernel.column_sums(grad_y)
+            else:
+                out[...] = kernel.column_sums(grad_y)
+
+        dtype, total = wide(grad_y.dtype), grad_y.shape[1]
+        into = getattr(kernel, "column_sums_into", None)
         return (
             self._input_gradient(grad_y, self.weight),
-            *grad_weights,
-            *(grad if need else None for grad, need in zip(grad_biases, needed, strict=True)),
+            *self._gradients(range(1, 1 + count), weight_gradients, (total, self.x.shape[1]), dtype),
+            *self._gradients(
+                range(1 + count, 1 + 2 * count),
+                bias_gradients if into is None else lambda out, accumulate: into(grad_y, out, accumulate),
+                (total,),
+                dtype,
+            ),
         )
 
-    def _weight_gradients(self, grad_y: Array) -> list[Array | Written | None]:
-        """Return the gradients of all weights, or write them into their slots where these lie one behind the other."""
-        count = len(self.outputs)
-        needed = self.needs_gradient[1 : 1 + count]
+    def _gradients(
+        self, indices: range, write: Callable[[Array, bool], None], shape: tuple[int, ...], dtype: Any
+    ) -> list[Array | Written | None]:
+        """Return the gradients of these inputs, or write them into their slots where these lie one behind the other.
+
+        Args:
+            indices: of inputs that are joined.
+            write: puts the joined gradient into an array of ``shape``, or adds it to what is there.
+            shape, dtype: of the joined gradient.
+        """
+        needed = [self.needs_gradient[index] for index in indices]
         if not any(needed):
-            return [None] * count
-        kernel = select("matmul", self.device)
-        slots = [self.slot(1 + number) for number in range(count)]
-        there = [slot for slot in slots if slot is not None]
-        if len(there) == count and len({slot.written for slot in there}) == 1:
-            arrays = [slot.array for slot in there]
-            if adjacent(arrays):
-                written = there[0].written
-                for slot in there:
-                    slot.mark_written()  # before the first write, see linear.py
-                options = {"transpose_a": True, "out": joined(arrays), "accumulate": written}
-                kernel.matmul(grad_y, self.x, **options, bfloat16=self.bfloat16)
-                return [WRITTEN] * count
-        out = self.xp.empty((grad_y.shape[1], self.x.shape[1]), wide(grad_y.dtype))
-        kernel.matmul(grad_y, self.x, transpose_a=True, out=out, bfloat16=self.bfloat16)
+            return [None] * len(needed)
+        slots = [slot for slot in map(self.slot, indices) if slot is not None]
+        beside = len(slots) == len(needed) and adjacent([slot.array for slot in slots])
+        if beside and self.into_slots(indices, lambda outs, accumulate: write(joined(outs), accumulate)):
+            return [WRITTEN] * len(needed)
+        out = self.xp.empty(shape, dtype)
+        write(out, False)
         parts = self.xp.split(out, np.cumsum(self.outputs)[:-1])
         return [part if need else None for part, need in zip(parts, needed, strict=True)]
 
