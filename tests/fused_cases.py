@@ -46,6 +46,18 @@ def linear_many_case(used: tuple[int, ...]) -> Any:
     return build
 
 
+def linear_joined_case(shape: Shape, random: Random) -> Case:
+    """Maps to 3, 1 and 2 columns, side by side."""
+    widths = (3, 1, 2)
+    arrays = [normal(random, shape), *(normal(random, (width, shape[-1])) for width in widths)]
+    arrays += [normal(random, (width,)) for width in widths]
+    return Case(
+        lambda x, *maps: ops.linear_joined(x, maps[:3], maps[3:]),
+        tuple(arrays),
+        lambda x, *maps: np.einsum("...d,fd->...f", x, np.concatenate(maps[:3])) + np.concatenate(maps[3:]),
+    )
+
+
 def gelu_case(approximate: str, with_bias: bool) -> Any:
     def build(shape: Shape, random: Random) -> Case:
         arrays = (2 * normal(random, shape), normal(random, shape[-1:]))
@@ -163,11 +175,16 @@ def embedding_sum_case(shape: Shape, random: Random) -> Case:
     )
 
 
+def some_offsets(tokens: int, random: Random) -> np.ndarray:
+    """Offsets of sentences of any lengths in so many tokens."""
+    cuts = np.flatnonzero(random.random(tokens - 1) < 0.4) + 1
+    return np.concatenate([[0], cuts, [tokens]])
+
+
 def attention_case(heads: int, rate: float) -> Any:
     def build(shape: Shape, random: Random) -> Case:
         tokens, width = shape[0], shape[1] * heads
-        cuts = np.flatnonzero(random.random(tokens - 1) < 0.4) + 1
-        offsets = np.concatenate([[0], cuts, [tokens]])
+        offsets = some_offsets(tokens, random)
         lengths = np.diff(offsets).tolist()
         return Case(
             lambda q, k, v: ops.attention(q, k, v, offsets, heads=heads, dropout=rate, generator=generator()),
@@ -178,11 +195,26 @@ def attention_case(heads: int, rate: float) -> Any:
     return build
 
 
+def attention_joined_case(heads: int, rate: float) -> Any:
+    def build(shape: Shape, random: Random) -> Case:
+        tokens, width = shape[0], shape[1] * heads
+        offsets = some_offsets(tokens, random)
+        lengths = np.diff(offsets).tolist()
+        return Case(
+            lambda qkv: ops.attention_joined(qkv, offsets, heads=heads, dropout=rate, generator=generator()),
+            (normal(random, (tokens, 3 * width)),),
+            lambda qkv: gold.attention(*np.split(qkv, 3, axis=1), lengths, heads, rate, SEED, CALL),
+        )
+
+    return build
+
+
 FUSED: list[Variant] = [
     Variant("linear", "bias", linear_case(True), (1, 3)),
     Variant("linear", "no-bias", linear_case(False), (1, 3)),
     Variant("linear_many", "all", linear_many_case((0, 1, 2)), (1, 3)),
     Variant("linear_many", "twice-and-never", linear_many_case((2, 0, 2)), (1, 3)),
+    Variant("linear_joined", "all", linear_joined_case, (1, 3)),
     Variant("gelu", "erf", gelu_case("none", False), (1, 3)),
     Variant("gelu", "erf-bias", gelu_case("none", True), (1, 3)),
     Variant("gelu", "tanh-bias", gelu_case("tanh", True), (1, 3)),
@@ -202,6 +234,8 @@ FUSED: list[Variant] = [
     Variant("embedding", "sum", embedding_sum_case, (2, 2)),
     Variant("attention", "one-head", attention_case(1, 0.0), (2, 2), "none"),
     Variant("attention", "two-heads-dropout", attention_case(2, RATE), (2, 2), "none"),
+    Variant("attention_joined", "one-head", attention_joined_case(1, 0.0), (2, 2), "none"),
+    Variant("attention_joined", "two-heads-dropout", attention_joined_case(2, RATE), (2, 2), "none"),
 ]
 
 VARIANTS: list[Variant] = PRIMITIVE + FUSED

@@ -22,7 +22,7 @@ _ELEMENTWISE = (
     *("abs", "clip", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "maximum", "minimum"),
     *("not_equal", "sign", "sqrt", "tanh", "where"),
 )
-_SHAPES = ("ascontiguousarray", "broadcast_to", "concatenate", "stack", "take_along_axis", "matmul")
+_SHAPES = ("ascontiguousarray", "broadcast_to", "concatenate", "stack", "take_along_axis", "matmul", "split")
 
 
 def _open(value: Any) -> Any:
@@ -37,7 +37,9 @@ def _open(value: Any) -> Any:
 
 
 def _close(value: Any) -> Any:
-    """Put a result into a box; a scalar becomes an array without dimensions."""
+    """Put a result, or a list of them, into a box; a scalar becomes an array without dimensions."""
+    if isinstance(value, list):
+        return [_close(item) for item in value]
     return ndarray(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else value
 
 

@@ -109,15 +109,16 @@ class LinearJoined(AffineFunction):
             return [WRITTEN] * len(needed)
         out = self.xp.empty(shape, dtype)
         write(out, False)
-        parts = self.xp.split(out, np.cumsum(self.outputs)[:-1])
+        parts = self.xp.split(out, np.cumsum(self.outputs)[:-1].tolist())
         return [part if need else None for part, need in zip(parts, needed, strict=True)]
 
 
 def adjacent(arrays: Sequence[Array]) -> bool:
     """Tell whether the memory of contiguous arrays lies one behind the other, in pieces of one larger array."""
-    pieces = all(array.flags.c_contiguous and array.base is not None for array in arrays)
+    if not all(array.flags.c_contiguous and array.base is not None for array in arrays):
+        return False
     ends = [address(array) + array.nbytes for array in arrays]
-    return pieces and all(address(array) == end for array, end in zip(arrays[1:], ends, strict=False))
+    return all(address(array) == end for array, end in zip(arrays[1:], ends, strict=False))
 
 
 def joined(arrays: Sequence[Array]) -> Array:
@@ -125,8 +126,7 @@ def joined(arrays: Sequence[Array]) -> Array:
     first = arrays[0]
     xp = array_module(first)
     if not adjacent(arrays):
-        copied: Array = xp.concatenate(arrays)
-        return copied
+        return contiguous(xp.concatenate(arrays))
     shape = (sum(len(array) for array in arrays), *first.shape[1:])
     if on_gpu(first):
         view: Array = xp.ndarray(shape, first.dtype, first.data)

@@ -69,5 +69,5 @@ def test_more_elements_than_threads() -> None:
     """The threads of a grid go through the elements in strides."""
     x = np.random.default_rng(0).normal(size=(3, 7))
     y = np.empty_like(x)
-    gelu.PROGRAM.launch("gelu_forward<,false>", x, 2, 4, x, None, y, np.int64(x.size), np.int32(7))
+    gelu.PROGRAM.launch("gelu_forward_single<,false>", x, 2, 4, x, None, y, np.int64(x.size), np.int32(7))
     np.testing.assert_array_equal(y, gelu.forward(x, None, approximate="none"))
