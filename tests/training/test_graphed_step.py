@@ -1,0 +1,153 @@
+"""The training step for CUDA graphs, on the simulator: kernel by kernel, but with all that a recording asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from simulator import needs_compiler
+
+import minitl
+from minitl import ops, optim
+from minitl.errors import MinitlError
+from minitl.models import BertConfig, BertForTokenClassification, PackedBatch
+from minitl.training import train_step
+from minitl.training.graph import GraphedStep, Room, Size
+
+pytestmark = needs_compiler
+
+CONFIG = BertConfig(
+    vocab_size=50,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=1,
+    intermediate_size=64,
+    max_position_embeddings=40,
+    num_labels=5,
+)
+
+
+def packed(lengths: list[int], seed: int) -> PackedBatch:
+    random, tokens = np.random.default_rng(seed), sum(lengths)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.arange(tokens) - np.repeat(offsets[:-1], lengths)
+    labels = np.where(random.random(tokens) < 0.7, random.integers(0, 5, tokens), ops.IGNORE_INDEX)
+    return PackedBatch(random.integers(1, 50, tokens), positions, np.zeros(tokens, np.int64), offsets, labels)
+
+
+def prepared(device: str = "cudasim") -> tuple[BertForTokenClassification, optim.AdamW, optim.Schedule]:
+    minitl.manual_seed(0)
+    model = BertForTokenClassification(CONFIG, dtype="float32").to(device)
+    model.train()
+    optimizer = optim.AdamW(optim.decay_groups(model, weight_decay=0.01), lr=1e-3)
+    return model, optimizer, optim.Schedule(optimizer, 5)
+
+
+def parameters(model: BertForTokenClassification) -> dict[str, np.ndarray]:
+    return {name: parameter.numpy().copy() for name, parameter in model.named_parameters()}
+
+
+BATCHES = [packed([7, 20, 1], seed=0), packed([30], seed=1), packed([5, 5, 16, 2], seed=2)]
+
+
+@pytest.mark.filterwarnings("ignore:the training step runs kernel by kernel")
+@pytest.mark.parametrize(("compute", "tolerance"), [("float32", 2e-6), ("bfloat16", 4e-3)])
+def test_it_trains_as_train_step_does(compute: str, tolerance: float) -> None:
+    """The same losses, norms and parameters: the padding of a room, and its dropout, touch nothing."""
+    found, wanted = [], []
+    with minitl.precision(compute, device="cudasim"):
+        model, optimizer, schedule = prepared()
+        step = GraphedStep(model, optimizer, schedule=schedule, bucket=32)
+        for batch in BATCHES:
+            result = step(batch)
+            found.append((result.loss, result.gradient_norm))
+        step.finish()
+        other, optimizer, schedule = prepared()
+        for batch in BATCHES:
+            result = train_step(other, [batch], optimizer, schedule=schedule)
+            wanted.append((result.loss, result.gradient_norm))
+    # a norm, of some 10, is a sum of 20,000 squares; bfloat16 rounds each of them, another order of sums otherwise
+    np.testing.assert_allclose(found, wanted, rtol=tolerance)
+    # AdamW's first steps are as long as the rate, whatever the gradient: one that is only rounding goes either way
+    for name, values in parameters(other).items():
+        apart = np.abs(parameters(model)[name] - values)
+        assert np.quantile(apart, 0.9) <= tolerance, name
+        assert apart.max() <= 3e-3, name
+
+
+def test_it_says_once_that_there_is_no_graph() -> None:
+    model, optimizer, _ = prepared()
+    step = GraphedStep(model, optimizer)
+    step(BATCHES[0])
+    with pytest.warns(UserWarning, match="kernel by kernel: device 'cudasim' has no CUDA graphs"):
+        step(BATCHES[0])
+    step(BATCHES[0])
+    assert "cudasim" in step.eager_because
+
+
+def test_on_a_cpu_it_is_train_step() -> None:
+    model, optimizer, _ = prepared("cpu")
+    with pytest.warns(UserWarning, match="CUDA graphs need a model on 'cuda'"):
+        found = GraphedStep(model, optimizer)(BATCHES[0])
+    other, optimizer, _ = prepared("cpu")
+    wanted = train_step(other, [BATCHES[0]], optimizer)
+    assert (found.loss, found.gradient_norm) == (wanted.loss, wanted.gradient_norm)
+
+
+def test_a_step_that_is_not_finite_leaves_the_parameters_alone() -> None:
+    """The step after it, or the next but one, says so."""
+    model, optimizer, _ = prepared()
+    model.classifier.bias.array[0] = np.nan
+    before = parameters(model)
+    step = GraphedStep(model, optimizer)
+    step(BATCHES[0])
+    with pytest.raises(MinitlError, match="diverged: the loss is nan"):
+        step.finish()
+    for name, values in parameters(model).items():
+        np.testing.assert_array_equal(values, before[name], err_msg=name)
+
+
+def test_wrong_batches() -> None:
+    model, optimizer, _ = prepared()
+    step = GraphedStep(model, optimizer)
+    batch = BATCHES[0]
+    arrays = batch.input_ids, batch.positions, batch.segments, batch.cu_seqlens
+    with pytest.raises(ValueError, match="needs labels"):
+        step(PackedBatch(*arrays, None))
+    with pytest.raises(ValueError, match="label"):
+        step(PackedBatch(*arrays, np.full(batch.token_count, 77)))
+    with pytest.raises(ValueError, match="bucket must be at least 1 token, got 0"):
+        GraphedStep(model, optimizer, bucket=0)
+    result = step(PackedBatch(*arrays, np.full(batch.token_count, ops.IGNORE_INDEX)))
+    assert result.skipped
+    assert result.label_count == 0
+
+
+@pytest.mark.parametrize(
+    ("lengths", "bucket", "wanted"),
+    [
+        ([7, 20, 1], 64, Size(64, 8, 64)),  # 36 tokens of padding are a sentence, too
+        ([60], 64, Size(64, 8, 64)),
+        ([5, 5, 6], 16, Size(16, 8, 16)),
+        ([17], 1, Size(17, 8, 32)),
+        ([1] * 8, 8, Size(8, 16, 16)),
+    ],
+)
+def test_sizes(lengths: list[int], bucket: int, wanted: Size) -> None:
+    assert Size.for_batch(packed(lengths, seed=0), bucket) == wanted
+
+
+def test_a_room_is_filled_with_padding() -> None:
+    batch = packed([3, 4], seed=0)
+    room = Room(Size(16, 8, 16), np)
+    for _ in range(2):  # what an earlier batch has left behind is overwritten
+        room.fill(packed([10], seed=1), CONFIG, 1)
+        room.fill(batch, CONFIG, 2**33 + 5)
+    placed: Any = room.batch
+    np.testing.assert_array_equal(placed.input_ids, [*batch.input_ids, *[CONFIG.pad_token_id] * 9])
+    np.testing.assert_array_equal(placed.labels, [*batch.labels, *[ops.IGNORE_INDEX] * 9])
+    np.testing.assert_array_equal(placed.cu_seqlens.offsets, [0, 3, 7, 16, 16, 16, 16, 16, 16])
+    np.testing.assert_array_equal(placed.cu_seqlens.sentences, [0] * 3 + [1] * 4 + [2] * 9)
+    np.testing.assert_array_equal(placed.cu_seqlens.squares, [0, 9, 25, 106, 106, 106, 106, 106])
+    assert room.base_call.tolist() == [2**33 + 5]
