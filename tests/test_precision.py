@@ -18,7 +18,9 @@ from tiny import packed_batches, tiny_config, write_tiny_data, write_tiny_model
 import minitl
 from minitl import Tensor, ops, optim
 from minitl.errors import MinitlError, PrecisionError
+from minitl.kernels.matmul import cublas
 from minitl.kernels.processor import Processor
+from minitl.kernels.select import select
 from minitl.models import BertForTokenClassification, PackedBatch
 from minitl.precision import Precision, current_precision, products_in_bfloat16
 from minitl.training import train_step
@@ -300,3 +302,28 @@ def test_a_saved_folder_holds_float32(folders: tuple[Path, Path], tmp_path: Path
         np.testing.assert_array_equal(again.state_dict()[name], values, err_msg=name)
         bits = values.view(np.uint32) & 0xFFFF
         assert bits.any() or not values.any() or (values == 1).all() or values.size < 5, name
+
+
+def test_tf32_is_the_precision_of_all_three_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backward's, too, wherever it is called: a GPU is told so by the context in which the kernel runs."""
+    seen = []
+    kernel = select("matmul", "cpu")
+    plain = kernel.matmul
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        seen.append(cublas.tf32_is_on())
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(kernel, "matmul", watched)
+    x = Tensor(np.ones((3, 4), np.float32), requires_grad=True)
+    weight = Tensor(np.ones((2, 4), np.float32), requires_grad=True)
+    monkeypatch.setattr(
+        importlib.import_module("minitl.precision"), "_resolved_for_cuda", lambda compute, device: compute
+    )
+    with minitl.precision("tf32", device="cuda"):
+        y = ops.linear(x, weight)
+    assert not cublas.tf32_is_on()
+    ops.sum(y).backward()
+    assert seen == [True] * 3
+    ops.sum(ops.linear(x, weight)).backward()
+    assert seen == [True] * 3 + [False] * 3

@@ -13,13 +13,16 @@ weight. The products follow ``minitl.precision``, those of backward as forward d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 from minitl.autograd import WRITTEN, Function, Written
 from minitl.kernels.launch import Array, contiguous, is_short, wide
+from minitl.kernels.matmul import cublas
 from minitl.kernels.select import select
 from minitl.ops.registry import register
 from minitl.ops.shape import as_rows, reshape
-from minitl.precision import in_bfloat16, products_in_bfloat16
+from minitl.precision import current_precision, in_bfloat16, products_in_bfloat16
 from minitl.tensor import Tensor
 
 
@@ -64,40 +67,45 @@ class AffineFunction(Function):
     Attributes:
         x: (N, D), which forward saves; bfloat16 on a GPU under that policy, and then so is what is returned, while the
             gradients of weights and biases are float32.
-        bfloat16: whether forward rounded its float32 operands, see ``minitl.precision``.
+        bfloat16, tf32: whether forward rounded its float32 operands, see ``minitl.precision``.
     """
 
     x: Array
     bfloat16: bool
+    tf32: bool
     mixes_precision = True
 
     def _save(self, x: Array) -> None:
         self.x = contiguous(x)
         self.bfloat16 = not is_short(x.dtype) and products_in_bfloat16(x.dtype)
+        self.tf32 = current_precision().compute == "tf32"
+
+    def _product(self, a: Array, b: Array, **options: Any) -> Array:
+        """Return what the kernel's ``matmul`` does, in the precision of the policy that forward met."""
+        kernel = select("matmul", self.device)
+        with cublas.tf32(True) if self.tf32 else nullcontext():
+            product: Array = kernel.matmul(a, b, bfloat16=self.bfloat16, **options)
+            return product
 
     def _input_gradient(self, grad_y: Array, weight: Array) -> Array | None:
         """Return ``grad_y @ weight``, added to what x has been sent from elsewhere."""
         if not self.needs_gradient[0]:
             return None
-        kernel, there = select("matmul", self.device), self.take(0)
-        gradient: Array = kernel.matmul(grad_y, weight, out=there, accumulate=there is not None, bfloat16=self.bfloat16)
-        return gradient
+        there = self.take(0)
+        return self._product(grad_y, weight, out=there, accumulate=there is not None)
 
     def _weight_gradient(self, index: int, grad_y: Array) -> Array | Written | None:
         """Return ``grad_y.T @ x`` for the weight that is input ``index``, or write it into its slot."""
         if not self.needs_gradient[index]:
             return None
-        options = {"transpose_a": True, "bfloat16": self.bfloat16}
-        kernel = select("matmul", self.device)
 
         def write(outs: list[Array], accumulate: bool) -> None:
-            kernel.matmul(grad_y, self.x, out=outs[0], accumulate=accumulate, **options)
+            self._product(grad_y, self.x, transpose_a=True, out=outs[0], accumulate=accumulate)
 
         if self.into_slots([index], write):
             return WRITTEN
         out = self.xp.empty((grad_y.shape[1], self.x.shape[1]), wide(grad_y.dtype))
-        gradient: Array = kernel.matmul(grad_y, self.x, out=out, **options)
-        return gradient
+        return self._product(grad_y, self.x, transpose_a=True, out=out)
 
     def _bias_gradient(self, index: int, grad_y: Array) -> Array | Written | None:
         if not self.needs_gradient[index]:
@@ -117,14 +125,7 @@ class Linear(AffineFunction):
         self._save(x)
         self.master = parameters[0]  # what must not be overwritten before backward, also where a copy is multiplied
         self.weight, *bias = short or [contiguous(parameter) for parameter in parameters]
-        y: Array = select("matmul", self.device).matmul(
-            self.x,
-            self.weight,
-            transpose_b=True,
-            bias=bias[0] if bias else None,
-            bfloat16=self.bfloat16,
-        )
-        return y
+        return self._product(self.x, self.weight, transpose_b=True, bias=bias[0] if bias else None)
 
     def backward(self, grad_y: Array) -> tuple[Array | Written | None, ...]:
         grad_y = contiguous(grad_y)

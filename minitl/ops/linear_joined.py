@@ -58,10 +58,7 @@ class LinearJoined(AffineFunction):
         self.outputs = [len(weight) for weight in self.masters]
         used = short or list(parameters)
         self.weight = joined(used[:count])
-        y: Array = select("matmul", self.device).matmul(
-            self.x, self.weight, transpose_b=True, bias=joined(used[count:]), bfloat16=self.bfloat16
-        )
-        return y
+        return self._product(self.x, self.weight, transpose_b=True, bias=joined(used[count:]))
 
     def backward(self, grad_y: Array) -> tuple[Array | Written | None, ...]:
         count = len(self.outputs)
@@ -69,7 +66,7 @@ class LinearJoined(AffineFunction):
         kernel = select("matmul", self.device)
 
         def weight_gradients(out: Array, accumulate: bool) -> None:
-            kernel.matmul(grad_y, self.x, transpose_a=True, out=out, accumulate=accumulate, bfloat16=self.bfloat16)
+            self._product(grad_y, self.x, transpose_a=True, out=out, accumulate=accumulate)
 
         def bias_gradients(out: Array, accumulate: bool) -> None:
             if accumulate:

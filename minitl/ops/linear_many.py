@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 from minitl.autograd import Written
 from minitl.kernels.launch import Array, contiguous
-from minitl.kernels.select import select
 from minitl.ops.linear import AffineFunction, check_shapes, rounded
 from minitl.ops.registry import register
 from minitl.ops.shape import as_rows, reshape
@@ -53,20 +52,18 @@ class LinearMany(AffineFunction):
         self.masters = parameters[:count]  # see linear.py
         used = short or [contiguous(parameter) for parameter in parameters]
         self.weights, biases = used[:count], used[count:]
-        kernel = select("matmul", self.device)
         return tuple(
-            kernel.matmul(self.x, weight, transpose_b=True, bias=bias, bfloat16=self.bfloat16)
+            self._product(self.x, weight, transpose_b=True, bias=bias)
             for weight, bias in zip(self.weights, biases, strict=True)
         )
 
     def backward(self, *grad_ys: Array) -> tuple[Array | Written | None, ...]:
-        kernel = select("matmul", self.device)
         grad_ys = tuple(contiguous(grad_y) for grad_y in grad_ys)  # zeros, where nobody used an output
         grad_x: Array | None = None
         if self.needs_gradient[0]:
             for grad_y, weight in zip(grad_ys, self.weights, strict=True):
                 started = grad_x is not None
-                grad_x = kernel.matmul(grad_y, weight, out=grad_x, accumulate=started, bfloat16=self.bfloat16)
+                grad_x = self._product(grad_y, weight, out=grad_x, accumulate=started)
         first_bias = 1 + len(self.weights)
         grad_weights = [self._weight_gradient(1 + i, grad_y) for i, grad_y in enumerate(grad_ys)]
         grad_biases = [self._bias_gradient(first_bias + i, grad_y) for i, grad_y in enumerate(grad_ys)]
