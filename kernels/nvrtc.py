@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from minitl.kernels.cudasim import flatten
 OPTIONS = ("-std=c++17", "-ftz=true")
 NO_SPILLS = ("--ptxas-options=-v", "--ptxas-options=--warn-on-spills", "--ptxas-options=-Werror")
 SPILL = re.compile(r"Function properties for (\S+)\n[^\n]*?([1-9]\d*) bytes spill stores")
-THREADS = re.compile(r"\.entry (\S+)\([^)]*\)\s*\.maxntid (\d+), (\d+), (\d+)")
+THREADS = re.compile(r"\.entry (\S+)\([^)]*\)\s*\.maxntid (\d+)(?:, (\d+))?(?:, (\d+))?")
 USE = re.compile(r"entry function '(\S+)'.*?Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?", re.DOTALL)
 MOST_THREADS = 1024  # of a block, where a kernel does not say
 HOW_TO_GET_IT = 'NVRTC is not installed: pip install "minitl[nvrtc]"'
@@ -69,8 +70,13 @@ MULTIPROCESSORS = {
 RESERVED_BYTES = 1024  # of shared memory, for each block, by the system (from 8.0 on)
 
 
-def resident_warps(card: Card, architecture: int) -> int:
+def resident_warps(card: Card, architecture: int, dynamic_bytes: int = 0) -> int:
     """Return how many warps of a kernel a multiprocessor holds at once, in whole blocks: what hides its waiting.
+
+    Args:
+        card: of the kernel.
+        architecture: of the multiprocessor.
+        dynamic_bytes: of shared memory that a launch asks for.
 
     >>> resident_warps(Card("two blocks' worth of registers", 512, 64, 0), 90)
     32
@@ -81,7 +87,7 @@ def resident_warps(card: Card, architecture: int) -> int:
     warps = -(-card.threads // 32)
     registers = -(-card.registers * 32 // 256) * 256 * warps  # a warp gets them in portions of 256
     by_registers = limits.registers // registers
-    by_memory = limits.shared_bytes // (card.shared_bytes + RESERVED_BYTES)
+    by_memory = limits.shared_bytes // (card.shared_bytes + dynamic_bytes + RESERVED_BYTES)
     return warps * min(limits.blocks, limits.warps // warps, by_registers, by_memory)
 
 
@@ -110,7 +116,10 @@ def compile_file(path: Path, instantiations: list[str], architecture: int) -> li
             spills = [f"{mangled} spills {size} bytes of registers" for mangled, size in SPILL.findall(log)]
             raise NvrtcError("\n".join([f"{path.name} for sm_{architecture}:", *(spills or [log.strip()])]))
         uses = {mangled: (int(registers), int(shared or 0)) for mangled, registers, shared in USE.findall(log)}
-        blocks = {mangled: int(x) * int(y) * int(z) for mangled, x, y, z in THREADS.findall(_text(program, "PTX"))}
+        blocks = {
+            mangled: math.prod(int(size or 1) for size in sizes)
+            for mangled, *sizes in THREADS.findall(_text(program, "PTX"))
+        }
         mangled_names = [_lowered(program, name) for name in instantiations]
         pairs = zip(instantiations, mangled_names, strict=True)
         return [Card(name, blocks.get(mangled, MOST_THREADS), *uses[mangled]) for name, mangled in pairs]

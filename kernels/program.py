@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -131,7 +131,13 @@ class Program:
     """A ``.cu`` file beside its launcher, and which instantiations of its templates there are."""
 
     def __init__(
-        self, launcher: str, instantiations: Sequence[str], *, file: str | None = None, architecture: int = 75
+        self,
+        launcher: str,
+        instantiations: Sequence[str],
+        *,
+        file: str | None = None,
+        architecture: int = 75,
+        dynamic_shared_bytes: Callable[[str], int] = lambda name: 0,
     ) -> None:
         """Take the launcher's ``__file__``: ``gelu/cuda.py`` launches ``gelu/gelu.cu``, unless ``file`` names another.
 
@@ -140,11 +146,13 @@ class Program:
             instantiations: all there are, ``name<float>`` or ``name<float,...>``.
             file: beside the launcher.
             architecture: the oldest that runs them: 75 for compute capability 7.5.
+            dynamic_shared_bytes: the most that a launch of an instantiation asks for, of its name.
         """
         folder = Path(launcher).parent
         self.file = folder / (file or f"{folder.name}.cu")
         self.instantiations = list(instantiations)
         self.architecture = architecture
+        self.dynamic_shared_bytes = dynamic_shared_bytes
         self._libraries: dict[tuple[str, bool], _Library] = {}
 
     def launch(

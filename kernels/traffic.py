@@ -63,12 +63,8 @@ TRAFFIC = {
     "gelu_forward_single": Traffic("x N F, bias* F", "y N F"),
     "gelu_backward": Traffic("grad_y N F, x N F, bias* F", "grad_x N F, sums* C F"),
     "gelu_backward_single": Traffic("grad_y N F, x N F, bias* F", "grad_x N F, sums* C F"),
-    "layer_norm_forward": Traffic(
-        "x N D, residual N D, weight* D, bias* D", "y N D, total N D, mean* N, rstd* N"
-    ),
-    "layer_norm_forward_long": Traffic(
-        "x N D, residual N D, weight* D, bias* D", "y N D, total N D, mean* N, rstd* N"
-    ),
+    "layer_norm_forward": Traffic("x N D, residual N D, weight* D, bias* D", "y N D, total N D, mean* N, rstd* N"),
+    "layer_norm_forward_long": Traffic("x N D, residual N D, weight* D, bias* D", "y N D, total N D, mean* N, rstd* N"),
     "layer_norm_backward": Traffic(
         "grad_y N D, total N D, weight* D, mean* N, rstd* N", "grad_x N D, grad_residual N D, sums* 2 B D"
     ),
@@ -80,7 +76,7 @@ TRAFFIC = {
     "column_sums": Traffic("x N D", "sums* C D"),
     "column_sums_single": Traffic("x N D", "sums* C D"),
     "sum_chunks": Traffic("sums C D", "sums D"),
-    "philox_words": Traffic("1 1", "words N D"),
+    "philox_words": Traffic("", "words N D"),
     "philox_counters": Traffic("counters 4 N", "words 4 N"),
     "softmax_forward": Traffic("x N S, mask# 1", "y N S, probabilities N S"),
     "softmax_backward": Traffic("grad_y N S, probabilities N S", "grad_x N S"),
@@ -98,7 +94,7 @@ def bytes_moved(instantiation: str) -> int:
     name, kind = re.match(r"(\w+)<([^,>]*)", instantiation).groups()  # type: ignore[union-attr]
     width = WIDTHS[kind]
     total = 0
-    for term in ", ".join(TRAFFIC[name]).split(", "):
+    for term in ", ".join(filter(None, TRAFFIC[name])).split(", "):
         array, *letters = term.split()
         each = 8 if array.endswith("#") else max(width, 4) if array.endswith("*") else width
         total += each * math.prod(SIZES[letter][1] if letter in SIZES else int(letter) for letter in letters)

@@ -3,6 +3,8 @@
 ``ci`` (the default) draws the same examples on every run, so that a red test is red for everyone; ``long`` draws new
 and many more ones: ``HYPOTHESIS_PROFILE=long pytest``; ``quick`` draws the first few of ``ci``'s, to see that all lines
 run. All print how to repeat a failure.
+
+``pytest --device cuda`` runs on a GPU what otherwise runs on the simulator.
 """
 
 import os
@@ -24,6 +26,19 @@ settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True
 settings.register_profile("quick", derandomize=True, deadline=None, print_blob=True, max_examples=10)
 settings.register_profile("long", derandomize=False, deadline=None, print_blob=True, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        choices=("cudasim", "cuda"),
+        help="where CUDA kernels are tested: the simulator (default) or a GPU; the kernels' contract is tested on both",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") is not None:  # for tests/simulator.py, which is imported later
+        os.environ["MINITL_TEST_DEVICE"] = config.getoption("--device")
 
 
 @pytest.fixture

@@ -17,6 +17,36 @@ WIDTHS = (32, 64, 128)  # of a head; those between are filled up with zeros
 WARP_SIZE, ROWS_OF_A_WARP = 32, 16
 FORWARD_WARPS, BACKWARD_WARPS, LONG_WARPS = (1, 2, 4), (2, 4, 8), 4
 MOST_ON_CHIP = {32: 128, 64: 128, 128: 64}  # by width: tokens of a sentence that one block differentiates
+
+
+def _tile_bytes(warps: int, width: int) -> int:
+    """Return the size of ``16 warps`` rows of a head in shared memory."""
+    return 2 * warps * ROWS_OF_A_WARP * (_template_width(width) + EIGHT)
+
+
+def _pair_bytes(warps: int) -> int:
+    """Return the size of a number of 16 bits for each of ``16 warps`` queries and as many keys."""
+    rows = warps * ROWS_OF_A_WARP
+    return 2 * rows * (rows + EIGHT)
+
+
+def _template_width(width: int) -> int:
+    return next(template for template in WIDTHS if template >= width)
+
+
+def _shared_bytes(name: str) -> int:
+    """Return the most that a launch of ``name<T,WIDTH,WARPS>`` asks for."""
+    kernel, _, arguments = name.rstrip(">").partition("<")
+    width, warps = map(int, arguments.split(",")[1:])
+    tile, pairs = _tile_bytes(warps, width), _pair_bytes(warps)
+    return {
+        "attention_forward": 5 * tile,  # 3 where all keys fit
+        "attention_backward": 2 * tile + pairs + max(2 * tile, pairs),
+        "attention_grad_queries": 2 * tile,
+        "attention_grad_keys": 4 * tile,
+    }[kernel]
+
+
 PROGRAM = Program(
     __file__,
     [
@@ -40,6 +70,7 @@ PROGRAM = Program(
     ],
     file="tensor_cores.cu",
     architecture=80,
+    dynamic_shared_bytes=_shared_bytes,
 )
 
 
@@ -68,8 +99,8 @@ def forward(
     options = _options(q, columns, layout, heads, scale, dropout, seed, call)
     warps = next((warps for warps in FORWARD_WARPS if warps * ROWS_OF_A_WARP >= layout.longest), FORWARD_WARPS[-1])
     arguments = *inputs, context, log_sum_exp, *options
-    tiles = 3 if layout.longest <= warps * ROWS_OF_A_WARP else 5
-    shared = _tile_bytes(warps, columns // heads) * tiles
+    one_turn = layout.longest <= warps * ROWS_OF_A_WARP
+    shared = 3 * _tile_bytes(warps, columns // heads) if one_turn else None
     _launch("attention_forward", q, columns // heads, layout, heads, warps, arguments, shared)
     return context, log_sum_exp
 
@@ -98,19 +129,17 @@ def backward(
     options = _options(q, columns, layout, heads, scale, dropout, seed, call)
     arrays = grad_context, *inputs, log_sum_exp
     warps = next((warps for warps in BACKWARD_WARPS if warps * ROWS_OF_A_WARP >= layout.longest), 0)
+    limit = most_shared_memory(q)
     fits = warps and warps * ROWS_OF_A_WARP <= MOST_ON_CHIP[_template_width(width)]
-    tile, pairs = _tile_bytes(warps, width), _pair_bytes(warps)
-    shared = 2 * tile + pairs + max(2 * tile, pairs)
-    if context is not None and fits and shared <= most_shared_memory(q):
+    if context is not None and fits and _shared_bytes(_instantiation("attention_backward", width, warps)) <= limit:
         arguments = grad_context, context, *inputs, log_sum_exp, *grads, *options
-        _launch("attention_backward", q, width, layout, heads, warps, arguments, shared)
+        _launch("attention_backward", q, width, layout, heads, warps, arguments)
     else:
         means = xp.empty_like(log_sum_exp)
         arguments = *arrays, means, grads[0], np.int64(grads[0].shape[1]), *options
-        tile = _tile_bytes(LONG_WARPS, width)
-        _launch("attention_grad_queries", q, width, layout, heads, LONG_WARPS, arguments, 2 * tile)
+        _launch("attention_grad_queries", q, width, layout, heads, LONG_WARPS, arguments)
         arguments = *arrays, means, *grads, *options
-        _launch("attention_grad_keys", q, width, layout, heads, LONG_WARPS, arguments, 4 * tile)
+        _launch("attention_grad_keys", q, width, layout, heads, LONG_WARPS, arguments)
     return grads
 
 
@@ -133,25 +162,17 @@ def _launch(
     heads: int,
     warps: int,
     arguments: tuple[Any, ...],
-    shared: int,
+    shared: int | None = None,
 ) -> None:
-    """Launch for all sentences, with so many bytes of shared memory."""
+    """Launch for all sentences, with so many bytes of shared memory, or the most that it may ask for."""
     sentences = len(layout.offsets) - 1
     if not sentences or not len(like):
         return
     grid = -(-layout.longest // (warps * ROWS_OF_A_WARP)), heads, sentences
-    instantiation = f"{name}<,{_template_width(width)},{warps}>"
+    instantiation = _instantiation(name, width, warps)
+    shared = _shared_bytes(instantiation) if shared is None else shared
     PROGRAM.launch(instantiation, like, grid, warps * WARP_SIZE, *arguments, shared_memory=shared)
 
 
-def _template_width(width: int) -> int:
-    return next(template for template in WIDTHS if template >= width)
-
-
-def _tile_bytes(warps: int, width: int) -> int:
-    return 2 * warps * ROWS_OF_A_WARP * (_template_width(width) + EIGHT)
-
-
-def _pair_bytes(warps: int) -> int:
-    rows = warps * ROWS_OF_A_WARP
-    return 2 * rows * (rows + EIGHT)
+def _instantiation(name: str, width: int, warps: int) -> str:
+    return f"{name}<,{_template_width(width)},{warps}>"

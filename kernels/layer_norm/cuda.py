@@ -27,6 +27,14 @@ MOST_PACKS = 4  # rows of at most 1,024 are kept in registers
 _PACKED = [f"layer_norm_{way}<,{packs}>" for way in ("forward", "backward") for packs in range(1, MOST_PACKS + 1)]
 _FORWARD = [*_PACKED[:MOST_PACKS], "layer_norm_forward_long"]
 _BACKWARD = [*_PACKED[MOST_PACKS:], "layer_norm_backward_long", "layer_norm_parameters"]
+
+
+def _shared_bytes(name: str) -> int:
+    """Return what ``layer_norm_backward<T,PACKS>`` asks for: two rows of float32 for each warp."""
+    kernel, _, arguments = name.rstrip(">").partition("<")
+    return 2 * WARPS * STEP * 4 * int(arguments.split(",")[1]) if kernel == "layer_norm_backward" else 0
+
+
 PROGRAM = Program(
     __file__,
     [
@@ -34,6 +42,7 @@ PROGRAM = Program(
         *(name.replace("<,", "<float,") for name in _PACKED),
         *per_short_type(*_BACKWARD, forward_only=_FORWARD),
     ],
+    dynamic_shared_bytes=_shared_bytes,
 )
 
 
@@ -138,7 +147,7 @@ def _backward(
     sizes = np.int64(count), np.int32(columns)
     if packs:
         name = f"layer_norm_backward<,{packs}>"
-        shared = 2 * WARPS * packs * STEP * partial.dtype.itemsize
+        shared = _shared_bytes(f"layer_norm_backward<,{packs}>")
         arguments = *arrays, partial, *sizes, *numbers
         PROGRAM.launch(name, grad_y, chunks, WARPS * WARP_SIZE, *arguments, shared_memory=shared)
     else:

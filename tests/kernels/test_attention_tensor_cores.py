@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulator import needs_compiler
+from simulator import Placed, needs_device
 from test_short_floats import BFLOAT16, ORDERS, SHORT, normal, same_bits
 
 from minitl.kernels import cudasim
-from minitl.kernels.attention import cuda, reference, tensor_cores
+from minitl.kernels.attention import cuda as cuda_kernel
+from minitl.kernels.attention import reference, tensor_cores
 from minitl.kernels.attention.layout import Layout
 
-pytestmark = needs_compiler
+pytestmark = needs_device
+
+cuda = Placed(cuda_kernel)
 
 # Both sides of a fragment's 8 and 16 rows and of the 32, 64 and 128 that blocks have, in one batch or alone.
 LENGTHS = [[1], [7, 8, 9], [16, 1, 17], [31, 33], [63, 2], [64], [65, 4], [128, 3], [129], [150, 16, 70]]
@@ -56,11 +59,11 @@ def test_forward_and_backward(lengths: list[int], options: dict[str, Any], heads
     wanted, wanted_lse = reference.forward(*exact, offsets, **kind)
     check(context, wanted, BFLOAT16)
     np.testing.assert_allclose(log_sum_exp, wanted_lse, rtol=0, atol=1e-4)
-    same_bits(cuda.forward(q, k, v, offsets, **kind), (context, log_sum_exp))  # three arrays instead of one
+    same_bits(cuda.forward(q, k, v, layout, **kind), (context, log_sum_exp))  # three arrays instead of one
 
     gradients = reference.backward(grad_context.astype(np.float64), *exact, wanted_lse, offsets, **kind)
     on_chip = cuda.backward_joined(grad_context, context, joined, log_sum_exp, layout, **kind)
-    in_tiles = cuda.backward(grad_context, q, k, v, log_sum_exp, offsets, **kind)
+    in_tiles = cuda.backward(grad_context, q, k, v, log_sum_exp, layout, **kind)
     for number, gradient in enumerate(gradients):
         check(np.split(on_chip, 3, axis=1)[number], gradient, BFLOAT16)
         check(in_tiles[number], gradient, BFLOAT16)
@@ -70,7 +73,7 @@ def test_forward_and_backward(lengths: list[int], options: dict[str, Any], heads
 def test_float16_predicts(lengths: list[int]) -> None:
     q, k, v, _ = arrays(lengths, 2, 32, np.float16)
     kind = {"heads": 2, "scale": 0.2}
-    context, _ = cuda.forward(q, k, v, sentences(lengths), **kind)
+    context, _ = cuda.forward(q, k, v, Layout.of(sentences(lengths), np), **kind)
     assert context.dtype == np.float16
     exact = [array.astype(np.float64) for array in (q, k, v)]
     check(context, reference.forward(*exact, sentences(lengths), **kind)[0], np.dtype(np.float16))
@@ -100,7 +103,7 @@ def test_dropout_masks_are_those_of_the_reference(lengths: list[int]) -> None:
     for begin, end in itertools.pairwise(offsets):
         ones[np.arange(begin, end), np.arange(end - begin)] = 1
     kind = {"heads": 1, "scale": 1.0, "dropout": 0.4, "seed": 7, "call": 3}
-    found, _ = cuda.forward(zeros, zeros, ones, offsets, **kind)
+    found, _ = cuda.forward(zeros, zeros, ones, Layout.of(offsets, np), **kind)
     wanted, _ = reference.forward(*(array.astype(np.float64) for array in (zeros, zeros, ones)), offsets, **kind)
     np.testing.assert_array_equal(found != 0, wanted != 0)
     assert 0.2 < (wanted[:, : min(lengths)] == 0).mean() < 0.6
@@ -135,4 +138,4 @@ def test_empty_sentences_are_nothing() -> None:
 def test_widths_that_cannot_be(dtype: np.dtype, width: int) -> None:
     q = normal(3, width, dtype=dtype)
     with pytest.raises(ValueError, match=f"multiple of 8 up to {tensor_cores.WIDTHS[-1]}, not {width}"):
-        cuda.forward(q, q, q, np.array([0, 3]), heads=1, scale=1.0)
+        cuda.forward(q, q, q, Layout.of(np.array([0, 3]), np), heads=1, scale=1.0)

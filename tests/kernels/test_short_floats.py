@@ -10,21 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulator import needs_compiler
+from simulator import Placed, needs_device
 
 from minitl.kernels import cudasim
-from minitl.kernels.dropout import cuda as dropout
-from minitl.kernels.embedding import cuda as embedding
+from minitl.kernels.dropout import cuda as dropout_kernel
+from minitl.kernels.embedding import cuda as embedding_kernel
 from minitl.kernels.embedding import reference as embedding_reference
-from minitl.kernels.gelu import cuda as gelu
+from minitl.kernels.gelu import cuda as gelu_kernel
 from minitl.kernels.gelu import reference as gelu_reference
 from minitl.kernels.launch import bfloat16
-from minitl.kernels.layer_norm import cuda as layer_norm
+from minitl.kernels.layer_norm import cuda as layer_norm_kernel
 from minitl.kernels.layer_norm import reference as layer_norm_reference
-from minitl.kernels.matmul import cuda as matmul
+from minitl.kernels.matmul import cuda as matmul_kernel
 
-pytestmark = needs_compiler
+pytestmark = needs_device
 
+dropout, embedding, gelu = Placed(dropout_kernel), Placed(embedding_kernel), Placed(gelu_kernel)
+layer_norm, matmul = Placed(layer_norm_kernel), Placed(matmul_kernel)
 BFLOAT16 = bfloat16()
 SHORT = [BFLOAT16, np.dtype(np.float16)]
 # and a hundredth of it for the float32 before

@@ -1,10 +1,10 @@
-"""A tiny BERT on the device "cudasim": every CUDA kernel, forward and backward, in the job that they are for."""
+"""A tiny BERT on "cudasim", or on a GPU: every CUDA kernel, forward and backward, in the job that they are for."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from simulator import needs_compiler
+from simulator import DEVICE, needs_device
 
 import minitl
 from minitl import Tensor, ops, optim
@@ -12,7 +12,7 @@ from minitl.kernels import cudasim
 from minitl.models import BertConfig, BertForTokenClassification, PackedBatch
 from minitl.training import train_step
 
-pytestmark = needs_compiler
+pytestmark = needs_device
 
 CONFIG = BertConfig(
     vocab_size=50,
@@ -58,7 +58,7 @@ def check(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], tolerance
 def test_it_trains_as_on_the_cpu(dtype: str, tolerance: float) -> None:
     with minitl.use_kernels("reference"):
         wanted = trained("cpu", dtype)
-    check(trained("cudasim", dtype), wanted, tolerance)
+    check(trained(DEVICE, dtype), wanted, tolerance)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_it_trains_as_on_the_cpu(dtype: str, tolerance: float) -> None:
     ids=str,
 )
 def test_no_bit_depends_on_the_order_of_threads(schedule: dict[str, object]) -> None:
-    wanted = trained("cudasim", "float32")
+    wanted = trained(DEVICE, "float32")
     with cudasim.schedule(**schedule):  # type: ignore[arg-type]
-        check(trained("cudasim", "float32"), wanted, 0)
+        check(trained(DEVICE, "float32"), wanted, 0)
 
 
 def test_dropout_masks_are_those_of_the_cpu() -> None:
@@ -77,7 +77,7 @@ def test_dropout_masks_are_those_of_the_cpu() -> None:
     rows = np.array([5, 2, 9])
     for numbers in (None, rows):
         results = []
-        for device in ("cpu", "cudasim"):
+        for device in ("cpu", DEVICE):
             minitl.manual_seed(7)
             ones = Tensor(np.ones((3, 101), np.float32), device=device)
             results.append(ops.dropout(ones, 0.4, rows=numbers).numpy())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from simulator import needs_compiler
+from simulator import DEVICE, here, needs_device
 
 import minitl
 from minitl import Tensor, nn, ops, optim
 from minitl.kernels.launch import bfloat16
 from minitl.precision import in_bfloat16
 
-pytestmark = needs_compiler
+pytestmark = needs_device
 
 
 class Model(nn.Module):
@@ -25,13 +25,13 @@ class Model(nn.Module):
 
 def prepared(torch_compat: bool, dtype: str = "float32") -> tuple[Model, optim.AdamW]:
     minitl.manual_seed(1)
-    model = Model().to("cudasim", dtype=dtype)
+    model = Model().to(DEVICE, dtype=dtype)
     return model, optim.AdamW(optim.decay_groups(model, weight_decay=0.1), lr=0.01, torch_compat=torch_compat)
 
 
 def backward(model: Model, step: int) -> None:
     dtype = model.first.weight.dtype
-    x = Tensor(np.random.default_rng(step).normal(size=(4, 7)).astype(dtype), device="cudasim")
+    x = Tensor(np.random.default_rng(step).normal(size=(4, 7)).astype(dtype), device=DEVICE)
     ops.sum(model.second(ops.tanh(model.first(x))) ** 2).backward()
 
 
@@ -53,7 +53,7 @@ def test_it_equals_the_plain_step(torch_compat: bool, dtype: str, max_norm: floa
         plain_optimizer.step()
         plain_optimizer.zero_grad()
         assert len(written) == 4
-        np.testing.assert_allclose(norm, wanted, rtol=1e-12 if dtype == "float64" else 1e-6)
+        np.testing.assert_allclose(here(norm), wanted, rtol=1e-12 if dtype == "float64" else 1e-6)
     # the factor of the clipping is rounded once more on the device
     tolerance = 1e-12 if dtype == "float64" else 1e-6
     for (name, found), (_, right) in zip(model.named_parameters(), plain.named_parameters(), strict=True):
@@ -74,7 +74,7 @@ def test_the_shadow_is_the_rounded_parameter() -> None:
         weight, other = model.first.weight, model.second.weight
         assert weight._shadow is not None
         assert weight._shadow.version == weight._version.value
-        np.testing.assert_array_equal(weight._shadow.array, weight.numpy().astype(bfloat16()))
+        np.testing.assert_array_equal(here(weight._shadow.array), weight.numpy().astype(bfloat16()))
         assert other._shadow is None or not other._shadow.exists
 
 
@@ -85,7 +85,7 @@ def test_gradients_that_are_not_finite_change_nothing() -> None:
     optimizer.buffer.gradients[0] = np.inf
     optimizer.prepare_step()
     norm, _ = optimizer.launch_step(1.0)
-    assert not np.isfinite(norm).any()
+    assert not np.isfinite(here(norm)).any()
     for name, parameter in model.named_parameters():
         np.testing.assert_array_equal(parameter.numpy(), before[name], err_msg=name)
 
@@ -102,12 +102,12 @@ def gradients(with_optimizer: bool, compute: str, passes: int) -> dict[str, np.n
     layers = [nn.Linear(width, 16), nn.Linear(width, 8), nn.Linear(24, width)]
     norm, table = nn.LayerNorm(width), nn.Embedding(9, width)
     for module in (*layers, norm, table):
-        module.to("cudasim")
+        module.to(DEVICE)
     parameters = [layer.weight for layer in layers] + [layer.bias for layer in layers]
     parameters += [norm.weight, norm.bias, table.weight]
     optimizer = optim.AdamW(parameters, lr=0.1) if with_optimizer else None
-    ids = Tensor(np.arange(20) % 9, device="cudasim")
-    with minitl.precision(compute, device="cudasim"):
+    ids = Tensor(np.arange(20) % 9, device=DEVICE)
+    with minitl.precision(compute, device=DEVICE):
         for number in range(passes):
             x = table(ids)
             for _ in range(2):  # every parameter is used twice

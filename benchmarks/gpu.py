@@ -1,0 +1,172 @@
+"""Everything that only a GPU can show, in under eight minutes: results/gpu.md and results/gpu.json.
+
+pip install -e ".[test,cuda]" torch transformers
+python benchmarks/gpu.py                  all of it
+python benchmarks/gpu.py --without max-autotune
+
+In this order: the tests on the GPU; each kernel alone (speed, 1,000 repeats with the same bits, dropout masks of 10^8
+elements against the CPU's); training steps, beside PyTorch. Every program has a process and a time limit of its own;
+one that fails or is too slow costs its line only.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
+TESTS = [
+    *("tests/kernels/test_kernel_contract.py", "tests/kernels/test_short_floats.py"),
+    *("tests/kernels/test_attention_tensor_cores.py", "tests/models/test_cudasim_training.py"),
+    *("tests/training/test_graphed_step.py", "tests/optim/test_recordable_step.py", "tests/ops/test_op_devices.py"),
+]
+STEPS = [
+    *(("minitl", "dense", 6, 60), ("minitl", "natural", 6, 60), ("eager", "dense", 4, 60), ("eager", "natural", 4, 60)),
+    *(("compile", "dense", 4, 120), ("compile", "natural", 4, 150), ("max-autotune", "dense", 4, 240)),
+    ("minitl", "dense", 6, 60),  # once more, to see what the machine's day was like
+]
+# bytes from memory and back, as docs/cuda_kernels.md counts them
+KERNELS = {
+    "layer_norm forward": ["layer_norm_forward<__nv_bfloat16,3>"],
+    "layer_norm backward": ["layer_norm_backward<__nv_bfloat16,3>"],
+    "gelu forward": ["gelu_forward<__nv_bfloat16,false>"],
+    "gelu backward": ["gelu_backward<__nv_bfloat16,false>"],
+    "attention forward": ["attention_forward<__nv_bfloat16,64,4>"],
+    "attention backward": ["attention_backward<__nv_bfloat16,64,8>"],
+    "dropout": ["drop<__nv_bfloat16>"],
+    "adamw and clipping, float32": ["adamw_update<float,false>", "sum_of_squares<float>"],
+}
+SHADOW_BYTES = 2 * 107_726_601  # which AdamW writes besides
+
+
+def child(arguments: list[str], limit: float) -> dict[str, Any]:
+    """Run a program; return the JSON of its last line, or why there is none."""
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, timeout=limit, check=False, cwd=FOLDER
+        )
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not ready after {limit:.0f} s"}
+    print(f"  {time.perf_counter() - start:5.1f} s  {' '.join(arguments)}", file=sys.stderr, flush=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        print("\n".join(lines[-12:]), file=sys.stderr)
+        return {"failed": lines[-1][:300]}
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def tests(limit: float) -> str:
+    """Run the tests on the GPU; return pytest's last line."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--device",
+        "cuda",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+        *TESTS,
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False, cwd=FOLDER.parent)
+    except subprocess.TimeoutExpired:
+        return f"not ready after {limit:.0f} s"
+    lines = done.stdout.splitlines()
+    print("\n".join(line[:250] for line in lines if line.startswith(("FAILED", "ERROR", "E  "))), file=sys.stderr)
+    return lines[-1].strip("= ") if lines else done.stderr[-300:]
+
+
+def device() -> dict[str, str]:
+    code = (
+        "import cupy, json, numpy; p = cupy.cuda.runtime.getDeviceProperties(0); r = cupy.cuda.runtime;"
+        "print(json.dumps({'GPU': p['name'].decode(), 'compute capability': f\"{p['major']}.{p['minor']}\","
+        "'driver': str(r.driverGetVersion()), 'runtime': str(r.runtimeGetVersion()), 'CuPy': cupy.__version__,"
+        "'NumPy': numpy.__version__}))"
+    )
+    found = {name: str(value) for name, value in child(["-c", code], 60).items()}
+    torch = child(["-c", "import torch, json; print(json.dumps({'torch': torch.__version__}))"], 60)
+    return found | {name: str(value) for name, value in torch.items()} | {"processors": str(os.cpu_count())}
+
+
+def kernel_lines(ours: dict[str, Any], torch: dict[str, Any]) -> list[str]:
+    from minitl.kernels.traffic import bytes_moved
+
+    lines = ["| kernel | μs | TB/s | torch, μs | torch / minitl | of 1,000 repeats, with other bits |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    theirs = torch.get("microseconds", {})
+    for name, time_ in ours.get("microseconds", {}).items():
+        moved = sum(map(bytes_moved, KERNELS.get(name, []))) + (SHADOW_BYTES if "adamw" in name else 0)
+        rate = f"{moved / time_ / 1e6:.2f}" if moved else ""
+        peer = f"{theirs[name]} | {theirs[name] / time_:.2f}" if name in theirs else " | "
+        lines.append(f"| {name} | {time_} | {rate} | {peer} | {ours['repeats'].get(name, '')} |")
+    return lines
+
+
+def page(facts: dict[str, Any]) -> str:
+    lines = [
+        "# On a GPU",
+        "",
+        "Made by `python benchmarks/gpu.py`; what is compared and how: [README](../README.md).",
+        "",
+    ]
+    lines += [f"- {name}: {value}" for name, value in facts["device"].items()]
+    lines += ["", f"Tests with `--device cuda`: {facts['tests']}.", "", "## Training steps of BERT-base", ""]
+    lines += [
+        "| batch | program | ms | fastest to slowest | of minitl's speed | GB in use |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for batch in ("dense", "natural"):
+        rows = [row for row in facts["steps"] if row["batch"] == batch]
+        ours = [row["ms"] for row in rows if row["program"] == "minitl" and "ms" in row]
+        for row in rows:
+            if "failed" in row:
+                lines.append(f"| {batch} | {row['program']} | {row['failed']} | | | |")
+                continue
+            share = f"{min(ours) / row['ms']:.2f}" if ours else ""
+            spread = f"{row['fastest']} to {row['slowest']}"
+            lines.append(f"| {batch} | {row['program']} | {row['ms']} | {spread} | {share} | {row['memory_gb']} |")
+    lines += ["", "## Kernels alone", "", *kernel_lines(facts["kernels"], facts["torch kernels"]), ""]
+    masks = facts["kernels"].get("masks", {})
+    if masks:
+        text = "Dropout masks of {elements:,} elements, {dropped:,} dropped: {different} differ from the CPU's."
+        lines.append(text.format(**masks))
+    else:
+        lines.append(f"The kernels failed: {facts['kernels'].get('failed')}")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--without", nargs="*", default=[], metavar="WORD", help="tests, kernels, or names of programs")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    skipped, start = set(options.without), time.perf_counter()
+    facts: dict[str, Any] = {"device": device(), "tests": "not run", "kernels": {}, "torch kernels": {}, "steps": []}
+    if "tests" not in skipped:
+        facts["tests"] = tests(180)
+    if "kernels" not in skipped:
+        facts["kernels"] = child(["gpu_kernels.py", "ours"], 120)
+        facts["torch kernels"] = child(["gpu_kernels.py", "torch"], 90)
+    for program, batch, seconds, limit in STEPS:
+        if program not in skipped:
+            row = child(["gpu_step.py", program, batch, str(seconds)], limit)
+            facts["steps"].append({"program": program, "batch": batch, **row})
+            print(json.dumps(facts["steps"][-1]), file=sys.stderr, flush=True)
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "gpu.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (options.output / "gpu.md").write_text(page(facts), encoding="utf-8")
+    print(page(facts))
+    print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
