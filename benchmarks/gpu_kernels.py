@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 TOKENS, HIDDEN, MIDDLE, HEADS, LENGTH, VOCABULARY = 4096, 768, 3072, 12, 128, 28996
+PARAMETERS = 107_726_601 // 8 * 8
 COLD = 400_000_000  # bytes of arguments that are gone through before any is met again
 GRAPHS = 9  # timings, of which the median counts
 REPEATS = 1000
@@ -104,13 +105,12 @@ def kernel_cases(cupy: Any, normal: Any) -> dict[str, tuple[Any, Any, bool]]:
         joined = normal(TOKENS, 3 * HIDDEN)
         return normal(*x, seed=1), *attention.forward_joined(joined, layout, **heads), joined
 
-    parameters = 107_726_601 // 8 * 8
-    segment = Segment(0, parameters, 1e-4, 0.01, 3)
+    segment = Segment(0, PARAMETERS, 1e-4, 0.01, 3)
     table = chunks([segment], [None])
     table[:, SHADOW] = 1
     lines, rates = cupy.asarray(table), {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "torch_compat": False}
     options = cupy.asarray(options_of([segment], **rates, dtype=np.dtype(np.float32)))
-    shadow = cupy.empty(parameters, bfloat16())
+    shadow = cupy.empty(PARAMETERS, bfloat16())
 
     def clip_and_update(*buffers: Any) -> Any:
         _, clip = adamw.clip_lines(buffers[1], lines, max_norm=1.0)
@@ -118,7 +118,7 @@ def kernel_cases(cupy: Any, normal: Any) -> dict[str, tuple[Any, Any, bool]]:
         return buffers
 
     def buffers() -> tuple[Any, ...]:
-        made = [normal(parameters, dtype=np.float32, seed=seed) for seed in range(4)]
+        made = [normal(PARAMETERS, dtype=np.float32, seed=seed) for seed in range(4)]
         return *made[:3], abs(made[3])
 
     def embedding_gradient(grad: Any, out: Any) -> Any:
@@ -192,7 +192,7 @@ def different_bits(cupy: Any, prepare: Any, call: Any, in_place: bool) -> int:
         used = tuple(array.copy() for array in arguments) if in_place else arguments
         returned = call(*used)
         arrays = list(returned) if isinstance(returned, tuple) else [returned]
-        return [array.view(np.uint8).copy() for array in arrays if hasattr(array, "view")]
+        return [array.reshape(-1).view(np.uint8).copy() for array in arrays if hasattr(array, "view")]
 
     arguments = prepare()
     repeats = REPEATS if sum(array.nbytes for array in arguments) < 1e9 else REPEATS // 10
