@@ -92,9 +92,10 @@ def device() -> dict[str, str]:
         "'driver': str(r.driverGetVersion()), 'runtime': str(r.runtimeGetVersion()), 'CuPy': cupy.__version__,"
         "'NumPy': numpy.__version__}))"
     )
-    found = {name: str(value) for name, value in child(["-c", code], 60).items()}
-    torch = child(["-c", "import torch, json; print(json.dumps({'torch': torch.__version__}))"], 60)
-    return found | {name: str(value) for name, value in torch.items()} | {"processors": str(os.cpu_count())}
+    found = child(["-c", code], 60)
+    torch = child(["-c", "import torch, json; print(json.dumps({'version': torch.__version__}))"], 60)
+    found |= {"torch": torch.get("version", "not here"), "processors": os.cpu_count()}
+    return {name: str(value) for name, value in found.items()}
 
 
 def kernel_lines(ours: dict[str, Any], torch: dict[str, Any]) -> list[str]:

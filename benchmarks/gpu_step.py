@@ -46,8 +46,10 @@ def minitl_step(work: batches.Workload) -> tuple[list[Any], Callable[[Any], Any]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         positions = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
         loaded.append(PackedBatch(ids, positions, np.zeros(len(ids), np.int64), offsets, labels))
-    policy = minitl.precision("bfloat16", device="cuda")
-    policy.__enter__()
+
+    def step_in_bfloat16(batch: Any) -> None:
+        with minitl.precision("bfloat16", device="cuda"):
+            step(batch)
 
     def finish() -> None:
         step.finish()
@@ -55,7 +57,7 @@ def minitl_step(work: batches.Workload) -> tuple[list[Any], Callable[[Any], Any]
         if step.eager_because:
             raise RuntimeError(step.eager_because)
 
-    return loaded, step, finish, cupy.cuda.runtime.memGetInfo
+    return loaded, step_in_bfloat16, finish, cupy.cuda.runtime.memGetInfo
 
 
 def torch_step(work: batches.Workload, how: str) -> tuple[list[Any], Callable[[Any], Any], Callable[[], None], Any]:
