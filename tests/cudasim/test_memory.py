@@ -10,7 +10,8 @@ import pytest
 from cudasim_files import compiled, line_in, sanitized
 from simulator import needs_compiler
 
-from minitl.kernels import cudasim
+from minitl.kernels import cudasim, program
+from minitl.kernels.layer_norm import cuda as layer_norm
 
 pytestmark = needs_compiler
 
@@ -68,6 +69,10 @@ def test_a_copy_that_is_not_waited_for_has_not_landed() -> None:
     x, y = np.arange(128, dtype=np.float32), np.zeros(128, np.float32)
     run("copy_without_wait", x, y, file="pieces.cu", block=32)
     assert np.isnan(y).all()
+    run("copy_without_wait", x, y, file="pieces.cu", block=32, order="warps")  # the earliest moment is allowed, too
+    np.testing.assert_array_equal(y, x)
+    run("copy_without_wait", x, y, file="pieces.cu", block=32, order="random")
+    assert 0 < np.isnan(y).sum() < len(y)
 
 
 def test_aligned_copies_land() -> None:
@@ -214,3 +219,15 @@ def test_one_array_twice_is_one_array_there_too() -> None:
         ValueError, match=r"^sanitize=True gives every array memory of its own, and two of these arrays ov"
     ):
         kernel((1,), (1,), (x, x[1:]))
+
+
+def test_a_stack_that_is_used_again_bears_no_old_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sanitizer marks what lies around a thread's arrays; in random order the next thread's lie elsewhere."""
+    monkeypatch.setattr(program, "SANITIZE", True)
+    monkeypatch.setattr(layer_norm.PROGRAM, "_libraries", {})
+    x, ones = np.random.default_rng(0).normal(size=(53, 32)).astype(np.float32), np.ones(32, np.float32)
+    options = {"eps": 1e-5, "dropout": 0.1, "seed": 1, "call": 2}
+    wanted = layer_norm.forward(x, x, ones, ones, **options)
+    with cudasim.schedule(order="random"):
+        for one, other in zip(layer_norm.forward(x, x, ones, ones, **options), wanted, strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -2,7 +2,8 @@
 //
 // On a GPU a copy lands some time after it was asked for, and a kernel that reads too early often gets the right bytes
 // by luck. Here it lands at the last moment that is allowed: when the thread waits for its group. A missing wait then
-// reads what was there before, which in a fresh block is NaN.
+// reads what was there before, which in a fresh block is NaN. With order="warps" it lands at the first moment, at once,
+// where a missing barrier lets it overwrite what other warps still read; in random order at the one or the other.
 #pragma once
 
 namespace cudasim {
@@ -29,6 +30,13 @@ static void start_async_copies() {
     }
 }
 
+static void land(const AsyncCopy& copy) {
+    if (copy.source)
+        memcpy(copy.destination, copy.source, copy.bytes);
+    else
+        memset(copy.destination, 0, copy.bytes);
+}
+
 static void copy_later(void* destination, const void* source, size_t bytes, const Site& site) {
     if (!is_shared(destination)) CUDASIM_FAIL(site, "the destination is not in shared memory");
     if (reinterpret_cast<uintptr_t>(destination) % bytes)
@@ -37,7 +45,11 @@ static void copy_later(void* destination, const void* source, size_t bytes, cons
         CUDASIM_FAIL(site, "the source is not aligned to %zu bytes", bytes);
     async_queues_used = true;
     AsyncQueue& queue = async_queues[current->index];
-    queue.copies.push_back({destination, source, bytes, queue.group});
+    const AsyncCopy copy = {destination, source, bytes, queue.group};
+    if (thread_order == by_warp || (thread_order == random_order && random_number() % 2))
+        land(copy);
+    else
+        queue.copies.push_back(copy);
 }
 
 static void close_copy_group() {
@@ -52,10 +64,8 @@ static void land_copies(int pending) {
     for (const AsyncCopy& copy : queue.copies) {
         if (copy.group >= queue.group - pending)
             queue.copies[kept++] = copy;
-        else if (copy.source)
-            memcpy(copy.destination, copy.source, copy.bytes);
         else
-            memset(copy.destination, 0, copy.bytes);
+            land(copy);
     }
     queue.copies.resize(kept);
 }

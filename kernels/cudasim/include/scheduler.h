@@ -3,6 +3,16 @@
 // A fiber that waits names a counter and the value it has seen; it may go on once the counter has another value. A
 // barrier is then one counter, and "nobody can run, but not all are done" is a deadlock, found at once.
 #pragma once
+#if defined(__SANITIZE_ADDRESS__)
+#define CUDASIM_ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define CUDASIM_ADDRESS_SANITIZER 1
+#endif
+#endif
+#ifdef CUDASIM_ADDRESS_SANITIZER
+#include <sanitizer/asan_interface.h>
+#endif
 #include <sys/mman.h>
 
 namespace cudasim {
@@ -161,6 +171,10 @@ static void run(Fiber* fiber, void** save) {
     if (!fiber->started) {
         fiber->started = true;
         fiber->stack = free_stacks[--free_stack_count];
+#ifdef CUDASIM_ADDRESS_SANITIZER
+        // The function that had this stack before never returned: marks around its variables are still there.
+        __asan_unpoison_memory_region(fiber->stack, stack_bytes);
+#endif
         memcpy(fiber->stack, &stack_end_mark, sizeof stack_end_mark);
         // Stacks that end at like addresses would fight for the same lines of the cache: stagger their ends.
         const size_t staggered = stack_bytes - fiber->index * 13 * 64 % (32 << 10);

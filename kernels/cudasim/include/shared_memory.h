@@ -9,14 +9,6 @@
 // tells where they begin and end. Nothing else in a kernel's library is of that kind.
 #pragma once
 
-#if defined(__SANITIZE_ADDRESS__)
-#define CUDASIM_ADDRESS_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define CUDASIM_ADDRESS_SANITIZER 1
-#endif
-#endif
-
 // The address sanitizer does not watch such variables, and macOS does not tell where they lie. There, shared arrays are
 // plain statics without poison.
 #if defined(__linux__) && !defined(CUDASIM_ADDRESS_SANITIZER)
