@@ -127,6 +127,11 @@ def compile_file(path: Path, instantiations: list[str], architecture: int) -> li
         library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
+def check() -> None:
+    """Raise an NvrtcError unless NVRTC and CUDA's headers are installed."""
+    _library()
+
+
 @functools.cache
 def _library() -> tuple[ctypes.CDLL, Path]:
     """Load the library from its wheel; return it and the folder of CUDA's headers, which another wheel has."""

@@ -1,0 +1,54 @@
+"""The command ``minitl`` and what its subcommands share: one message for a user's mistake, and exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+
+import click
+
+from minitl._version import __version__
+from minitl.cli.doctor import doctor
+from minitl.errors import MinitlError
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    epilog="Every command has a --help of its own.",
+)
+@click.version_option(__version__, prog_name="minitl")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def minitl(context: click.Context, debug: bool) -> None:
+    """Transfer learning from scratch: small enough to read, fast enough to use."""
+    context.obj = {"debug": debug}
+
+
+minitl.add_command(doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Args:
+        arguments: instead of the process's own.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = minitl.main(words, prog_name="minitl", standalone_mode=False)  # a command's own exit code, if it has one
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # as in minitl doctor | head -1: whoever read has seen enough
+        sys.stderr.close()
+        sys.exit(128 + signal.SIGPIPE)
+    except MinitlError as error:
+        if "--debug" in words:
+            raise
+        click.echo(f"minitl: {error}", err=True)
+        sys.exit(1)
