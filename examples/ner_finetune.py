@@ -26,7 +26,7 @@ from minitl.text import (
     load_corpus,
     read_folder,
 )
-from minitl.training import BestState, TrainingProgress, run_folder, train_step
+from minitl.training import BestState, GraphedStep, TrainingProgress, run_folder, train_step
 from minitl.viz import colour_entities
 
 NEW_SENTENCES = (
@@ -49,12 +49,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=at_least(1, int), default=16, help="sentences per step")
     parser.add_argument("--max-length", type=at_least(3, int), default=128, help="tokens the model reads at once")
     parser.add_argument("--seed", type=at_least(0, int, below=2**64), default=0, help="of everything random")
-    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_argument("--device", default="cpu", help="where to compute: cpu, or cuda for a GPU")
     parser.add_argument(
         "--precision",
-        choices=("float32", "bfloat16", "auto"),
+        choices=("float32", "bfloat16", "tf32", "auto"),
         default="float32",
-        help="of matrix products; bfloat16 is faster where the processor has it, which auto finds out",
+        help="of matrix products; bfloat16 is faster where the processor or GPU has it, which auto finds out",
     )
     parser.add_argument("--output", metavar="FOLDER", help="where to save; runs/ner-1, runs/ner-2, ... if left out")
     parser.add_argument("--freeze", default="nothing", help="nothing, embeddings, encoder, or a number of layers")
@@ -86,13 +86,18 @@ def fine_tune(model, train: EncodedDataset, dev: Sequence[Sentence], encoded_dev
     total = args.epochs * steps
     optimizer = optim.AdamW(optim.decay_groups(model, weight_decay=0.01), lr=args.lr)
     schedule = optim.Schedule(optimizer, total, warmup=total // 10)
+    # On a GPU the recording of a step: to launch its kernels one by one takes longer than they do
+    recorded = GraphedStep(model, optimizer, schedule=schedule) if args.device == "cuda" else None
     best = BestState(model)
     skipped = 0
     for epoch in range(args.epochs):
         model.train()
         with TrainingProgress(steps, f"epoch {epoch + 1}/{args.epochs}") as progress:
             for batch in batches(train, args.batch_size, seed=args.seed, epoch=epoch):
-                step = train_step(model, [batch.packed], optimizer, schedule=schedule)  # forward, backward, update
+                if recorded is not None:
+                    step = recorded(batch.packed)
+                else:
+                    step = train_step(model, [batch.packed], optimizer, schedule=schedule)  # forward, backward, update
                 progress.advance(step.loss, labels=step.label_count, tokens=step.token_count)
                 skipped += step.skipped
         f1 = score(model, dev, encoded_dev).f1
@@ -135,7 +140,7 @@ def run(args: argparse.Namespace, output: Path) -> None:
 def main() -> None:
     args = parse_arguments()
     try:
-        with minitl.precision(args.precision) as policy, run_folder("ner", args.output) as output:
+        with minitl.precision(args.precision, device=args.device) as policy, run_folder("ner", args.output) as output:
             if args.precision == "auto":
                 print(f"--precision auto: matrix products in {policy.compute}")
             run(args, output)

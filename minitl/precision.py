@@ -99,6 +99,7 @@ def precision(compute: str, device: str = "cpu") -> Iterator[Precision]:
 
     Raises:
         ValueError: another word.
+        DeviceError: there is no such device here.
         PrecisionError: a precision that the device does not have.
 
     >>> with precision("float32") as policy:
@@ -107,6 +108,7 @@ def precision(compute: str, device: str = "cpu") -> Iterator[Precision]:
     """
     if compute not in CHOICES:
         raise ValueError(f"precision takes {', '.join(map(repr, CHOICES))}, not {compute!r}")
+    check_device(device)
     resolve = _resolved if device == "cpu" else _resolved_for_cuda
     token = _current.set(Precision(resolve(compute, device)))
     try:
@@ -143,7 +145,6 @@ def _resolved_for_cuda(compute: str, device: str) -> str:
         if compute == "tf32":
             raise PrecisionError("precision 'tf32' is one of GPUs, the simulator has none; use 'float32'")
         return "float32" if compute == "auto" else compute
-    check_device(device)
     cupy = cupy_or_none()
     assert cupy is not None  # check_device has said so
     capability = cupy.cuda.Device().compute_capability  # "90" for 9.0

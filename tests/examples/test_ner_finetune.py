@@ -134,7 +134,8 @@ BAD_INPUT = {
     "no folder": (None, ("--data", "nowhere"), "nowhere"),
     "an unknown model": (None, ("--model", "nobody/nothing"), "nobody/nothing"),
     "output not empty": (None, ("--output", "data"), "not empty"),
-    "a planned device": (None, ("--device", "cuda"), "cuda"),
+    "no such device": (None, ("--device", "tpu"), "unknown device 'tpu'"),
+    "a precision of GPUs": (None, ("--precision", "tf32"), "one of GPUs"),
     "too many layers": (None, ("--freeze", "9"), "9 layers"),
 }
 WRONG_USAGE = [
