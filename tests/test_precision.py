@@ -358,6 +358,7 @@ def test_what_a_gpu_has(monkeypatch: pytest.MonkeyPatch, compute: str, capabilit
     cupy = SimpleNamespace(cuda=SimpleNamespace(Device=lambda: device))
     monkeypatch.setattr(module, "check_device", lambda device: device)
     monkeypatch.setattr(module, "cupy_or_none", lambda: cupy)
+    monkeypatch.setattr(module, "select", lambda name, device: SimpleNamespace(__name__="matmul.cuda"))
     if " " in wanted:
         with pytest.raises(PrecisionError, match=wanted), minitl.precision(compute, device="cuda"):
             pass
