@@ -121,12 +121,14 @@ class AdamW(Optimizer):
             The norm before clipping, (1,) float64 on the device; and the numbers of the parameters, for ``count_step``.
 
         Raises:
-            RuntimeError: ``prepare_step`` was not called.
+            RuntimeError: ``prepare_step`` was not called; or others than the CUDA kernels are chosen.
         """
         if self._recordable is None:
             raise RuntimeError("launch_step comes after prepare_step")
         written = tuple(number for number, slot in enumerate(self.buffer.slots) if slot.written)
         kernel = select("adamw", self.buffer.device)
+        if not kernel.__name__.endswith(".cuda"):
+            raise RuntimeError(f"launch_step launches CUDA kernels, here {kernel.__name__} is chosen; call step()")
         table = self._recordable.table(written)
         norm, clip = kernel.clip_lines(self.buffer.gradients, table, max_norm=max_norm)
         kernel.update_lines(

@@ -28,6 +28,7 @@ from minitl.device import module_of
 from minitl.errors import MinitlError
 from minitl.kernels.attention.layout import Layout
 from minitl.kernels.launch import Array, host_array
+from minitl.kernels.select import select
 from minitl.models.config import BertConfig
 from minitl.models.padding import check_labels, check_ranges
 from minitl.models.placed_batch import PlacedBatch
@@ -166,7 +167,8 @@ class GraphedStep:
     """Steps like :func:`minitl.training.train_step` with one batch each, on a GPU, as CUDA graphs.
 
     The first step with a size of batch runs kernel by kernel, the second is recorded, then graphs run. On other
-    devices, and where a recording fails, all steps run kernel by kernel; a warning says so once.
+    devices, with the reference kernels, and where a recording fails, all steps run kernel by kernel; a warning says so
+    once.
 
     Loss, gradients and dropout masks are those of ``train_step`` but for the order of sums.
 
@@ -219,8 +221,11 @@ class GraphedStep:
         """
         if batch.labels is None:
             raise ValueError("a training step needs labels in the batch")
-        if self.model.bert.device == "cpu":
-            self._explain("CUDA graphs need a model on 'cuda'")
+        if not select("adamw", self.model.bert.device).__name__.endswith(".cuda"):
+            on_cpu = self.model.bert.device == "cpu"
+            self._explain(
+                "CUDA graphs need a model on 'cuda'" if on_cpu else "the reference kernels are no CUDA kernels"
+            )
             return train_step(self.model, [batch], self.optimizer, schedule=self.schedule, max_norm=self.max_norm)
         label_count = int(np.count_nonzero(batch.labels != IGNORE_INDEX))
         if label_count == 0:

@@ -99,6 +99,17 @@ def test_on_a_cpu_it_is_train_step() -> None:
     assert (found.loss, found.gradient_norm) == (wanted.loss, wanted.gradient_norm)
 
 
+def test_the_reference_kernels_are_not_recorded() -> None:
+    model, optimizer, _ = prepared()
+    with minitl.use_kernels("reference"):
+        with pytest.warns(UserWarning, match="kernel by kernel: the reference kernels are no CUDA kernels"):
+            found = GraphedStep(model, optimizer)(BATCHES[0])
+        optimizer.prepare_step()
+        with pytest.raises(RuntimeError, match="launches CUDA kernels, here minitl.kernels.adamw.reference is chosen"):
+            optimizer.launch_step(1.0)
+    assert np.isfinite(found.loss)
+
+
 def test_a_step_that_is_not_finite_leaves_the_parameters_alone() -> None:
     """The step after it, or the next but one, says so."""
     model, optimizer, _ = prepared()
