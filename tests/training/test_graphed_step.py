@@ -105,7 +105,9 @@ def test_the_reference_kernels_are_not_recorded() -> None:
         with pytest.warns(UserWarning, match="kernel by kernel: the reference kernels are no CUDA kernels"):
             found = GraphedStep(model, optimizer)(BATCHES[0])
         optimizer.prepare_step()
-        with pytest.raises(RuntimeError, match="launches CUDA kernels, here minitl.kernels.adamw.reference is chosen"):
+        with pytest.raises(
+            RuntimeError, match=r"launches CUDA kernels, here minitl\.kernels\.adamw\.reference is chosen"
+        ):
             optimizer.launch_step(1.0)
     assert np.isfinite(found.loss)
 
