@@ -39,7 +39,7 @@ def names(text: str) -> Iterator[tuple[int, str]]:
 
 
 def missing(name: str, module: Any) -> str:
-    """Return the first part of a dotted name that a module lacks, "" if it has all; what hangs on a value is not known."""
+    """Return the first part of a dotted name that a module lacks, "" if it has all; what a value has is not known."""
     found, path = module, []
     for part in name.split("."):
         path.append(part)
