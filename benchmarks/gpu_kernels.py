@@ -154,7 +154,11 @@ def kernel_cases(cupy: Any, normal: Any) -> dict[str, tuple[Any, Any, bool]]:
             lambda grad, context, lse, joined: attention.backward_joined(grad, context, joined, lse, layout, **heads),
             False,
         ),
-        "embedding forward": (lambda: (numbers[0],), lambda _: embedding.forward_in_bfloat16(tables, numbers), False),
+        "embedding forward": (
+            lambda: (numbers[0],),
+            lambda _: embedding.forward_rounded(tables, numbers, dtype=bfloat16()),
+            False,
+        ),
         "embedding backward": (
             lambda: (normal(*x), cupy.zeros((VOCABULARY, HIDDEN), np.float32)),
             lambda grad, out: embedding.backward(grad, ids, out=out),

@@ -95,7 +95,7 @@ class Function:
     edges: tuple[Edge | None, ...]
     _arrived: dict[Function, list[Array | None]]
     freed = False
-    #: Whether forward takes bfloat16 activations beside float32 parameters; else all floats have one dtype.
+    #: Whether forward takes activations of 16 bits beside float32 parameters; else all floats have one dtype.
     mixes_precision = False
 
     # Declared as attributes, so that a subclass may name its arrays and options as it likes.
@@ -356,9 +356,10 @@ def _check_inputs(kind: type[Function], tensors: tuple[Tensor, ...]) -> None:
             )
         if tensor.device != tensors[0].device:
             raise ValueError(f"{name}: tensors on different devices, {tensors[0].device!r} and {tensor.device!r}")
-    floats = {tensor.dtype for tensor in tensors if is_float(tensor.dtype)}
-    if len(floats) > 1 and not (kind.mixes_precision and {str(dtype) for dtype in floats} == {"bfloat16", "float32"}):
-        names = " and ".join(sorted(str(dtype) for dtype in floats))
+    floats = {tensor.dtype.name for tensor in tensors if is_float(tensor.dtype)}
+    allowed = kind.mixes_precision and floats in ({"bfloat16", "float32"}, {"float16", "float32"})
+    if len(floats) > 1 and not allowed:
+        names = " and ".join(sorted(floats))
         raise TypeError(f"{name}: {names} mixed; convert one with .astype(), nothing is promoted silently")
 
 

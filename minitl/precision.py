@@ -12,12 +12,13 @@ So bfloat16 is a policy for computing, and no dtype of a parameter:
 
 On a CPU only the operands of linear layers are rounded, for memory there is fast enough. On a GPU the activations, what
 lies between the layers, are bfloat16 as well: the policy begins at the embeddings, and what they return goes through
-the layers as it is. A GPU's third choice is "tf32": float32 arrays, and products of operands rounded to 11 bits.
+the layers as it is. A GPU has two more choices: "tf32", float32 arrays and products of operands rounded to 11 bits;
+and for prediction "float16", which GPUs from before bfloat16 multiply fast, too. Its range is too small for gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from minitl.kernels.select import select
 if TYPE_CHECKING:
     from minitl.tensor import Tensor
 
-CHOICES = ("float32", "bfloat16", "tf32", "auto")
+CHOICES = ("float32", "bfloat16", "float16", "tf32", "auto")
 TENSOR_CORES = 8  # GPUs from compute capability 8.0 on multiply bfloat16 and tf32
 
 
@@ -44,14 +45,15 @@ class Precision:
 
     Attributes:
         compute: ``"float32"``, where operands are multiplied as they are (float64 ones too); ``"bfloat16"``, where
-            the float32 operands of linear layers are rounded to it first; or ``"tf32"``, where a GPU rounds them.
+            the float32 operands of linear layers are rounded to it first; ``"tf32"``, where a GPU rounds them; or
+            ``"float16"``, in which a GPU predicts.
     """
 
     compute: str = "float32"
 
 
 class Shadow:
-    """A copy of a parameter in bfloat16, which is made when it is first asked for.
+    """A copy of a parameter in 16 bits, which is made when it is first asked for.
 
     Attributes:
         version: of the parameter, when it was rounded; -1 before.
@@ -91,10 +93,11 @@ def precision(compute: str, device: str = "cpu") -> Iterator[Precision]:
     called. The choice is a context variable: it holds for the current thread and for the tasks started from it.
 
     Args:
-        compute: ``"float32"``; ``"bfloat16"``; ``"tf32"``, for GPUs; or ``"auto"``, which is bfloat16 where the device
-            multiplies it in hardware (AVX512-BF16: Intel from Cooper Lake and Sapphire Rapids on, AMD from Zen 4 on;
-            GPUs from compute capability 8.0 on) and float32 on all others, the simulator among them. With the
-            reference kernels, which only imitate it, "bfloat16" works everywhere and "auto" is float32.
+        compute: ``"float32"``; ``"bfloat16"``; ``"tf32"``, for GPUs; ``"float16"``, for predicting on GPUs; or
+            ``"auto"``, which is bfloat16 where the device multiplies it in hardware (AVX512-BF16: Intel from Cooper
+            Lake and Sapphire Rapids on, AMD from Zen 4 on; GPUs from compute capability 8.0 on) and float32 on all
+            others, the simulator among them. With the reference kernels, which only imitate it, "bfloat16" works
+            everywhere and "auto" is float32.
         device: where it shall hold: whether it can is found out here, and not in the middle of the training.
 
     Raises:
@@ -109,7 +112,7 @@ def precision(compute: str, device: str = "cpu") -> Iterator[Precision]:
     if compute not in CHOICES:
         raise ValueError(f"precision takes {', '.join(map(repr, CHOICES))}, not {compute!r}")
     check_device(device)
-    resolve = _resolved if device == "cpu" else _resolved_for_cuda
+    resolve = _resolved if device.partition(":")[0] == "cpu" else _resolved_for_cuda
     token = _current.set(Precision(resolve(compute, device)))
     try:
         yield _current.get()
@@ -121,9 +124,9 @@ def _resolved(compute: str, device: str) -> str:
     """Return what "auto" stands for on this processor; refuse what it does not have."""
     if compute == "float32":
         return compute
-    if compute == "tf32":
+    if compute in ("tf32", "float16"):
         raise PrecisionError(
-            "precision 'tf32' is one of GPUs: say minitl.precision('tf32', device='cuda'); use 'float32'"
+            f"precision {compute!r} is one of GPUs: say minitl.precision({compute!r}, device='cuda'); use 'float32'"
         )
     imitated = select("matmul", device).__name__.endswith(".reference")
     if compute == "auto":
@@ -141,7 +144,7 @@ def _resolved(compute: str, device: str) -> str:
 def _resolved_for_cuda(compute: str, device: str) -> str:
     """Return what "auto" stands for on this GPU, or the simulator; refuse what it does not have."""
     imitated = select("matmul", device).__name__.endswith(".reference")
-    if device == "cudasim":
+    if device.partition(":")[0] == "cudasim":
         if compute == "tf32":
             raise PrecisionError("precision 'tf32' is one of GPUs, the simulator has none; use 'float32'")
         return "float32" if compute == "auto" else compute
@@ -151,10 +154,10 @@ def _resolved_for_cuda(compute: str, device: str) -> str:
     there = int(capability) >= 10 * TENSOR_CORES
     if compute == "auto":
         return "bfloat16" if there and not imitated else "float32"
-    if not there and compute != "float32" and not (imitated and compute == "bfloat16"):
+    if not there and compute in ("bfloat16", "tf32") and not (imitated and compute == "bfloat16"):
         raise PrecisionError(
             f"precision {compute!r} needs a GPU of compute capability {TENSOR_CORES}.0 or newer, this one has "
-            f"{capability[:-1]}.{capability[-1]}; use 'float32', or 'auto'"
+            f"{capability[:-1]}.{capability[-1]}; use 'float32' or 'auto', for prediction 'float16'"
         )
     return compute
 
@@ -176,21 +179,39 @@ def products_in_bfloat16(dtype: np.dtype[Any]) -> bool:
     return True
 
 
-def activations_in_bfloat16(device: str) -> bool:
-    """Tell an embedding whether the rows that it returns shall be bfloat16, and with them what later layers return.
+def activations_in(device: str) -> np.dtype[Any] | None:
+    """Tell an embedding the dtype of 16 bits that the rows that it returns shall have, and with them what later layers
+    return; None where they stay as they are.
 
-    So it is where the policy is bfloat16 and CUDA kernels compute.
+    They have one where the policy names it and CUDA kernels compute.
     """
-    return _current.get().compute == "bfloat16" and select("matmul", device).__name__.endswith(".cuda")
+    compute = _current.get().compute
+    if compute not in ("bfloat16", "float16") or not select("matmul", device).__name__.endswith(".cuda"):
+        return None
+    return bfloat16() if compute == "bfloat16" else np.dtype(np.float16)
 
 
-def in_bfloat16(weight: Tensor) -> Array:
-    """Return a weight rounded to bfloat16, for activations of bfloat16: (F, D), kept until the weight changes."""
-    shadow = weight._shadow
-    if shadow is None:  # an optimizer on a GPU has given one to each of its parameters
+def check_no_gradient(dtype: np.dtype[Any] | None, needs_gradient: Sequence[bool]) -> None:
+    """Raise a PrecisionError if an operation on float16 would have to be differentiated."""
+    if dtype == np.float16 and any(needs_gradient):
+        raise PrecisionError(
+            "precision 'float16' is for prediction, its range is too small for gradients: predict inside "
+            "minitl.no_grad(), or train in 'float32', or on a GPU that has it in 'bfloat16'"
+        )
+
+
+def short_copy(weight: Tensor, dtype: np.dtype[Any]) -> Array:
+    """Return a weight rounded to a dtype of 16 bits, for activations of that dtype, kept until the weight changes."""
+    half = dtype == np.float16
+    shadow = weight._half if half else weight._shadow
+    if shadow is None:  # for bfloat16 an optimizer on a GPU has given one to each of its parameters
         shape, xp = weight.shape, module_of(weight.device)
-        shadow = weight._shadow = Shadow(lambda: xp.empty(shape, bfloat16()))
+        shadow = Shadow(lambda: xp.empty(shape, dtype))
+        if half:
+            weight._half = shadow
+        else:
+            weight._shadow = shadow
     if shadow.version != weight._version.value:
-        shadow.array[...] = weight.array.astype(bfloat16())
+        shadow.array[...] = weight.array.astype(dtype)
         shadow.version = weight._version.value
     return shadow.array

@@ -55,6 +55,7 @@ class Tensor:
     __slots__ = (
         "__weakref__",
         "_grad",
+        "_half",
         "_requires_grad",
         "_shadow",
         "_slot",
@@ -86,6 +87,7 @@ class Tensor:
         self._grad: Tensor | None = None
         self._slot: GradientSlot | None = None
         self._shadow: Shadow | None = None
+        self._half: Shadow | None = None
         self._version = Version()
         self._requires_grad = False
         self.requires_grad = requires_grad
@@ -289,6 +291,7 @@ class Tensor:
         tensor._grad = None
         tensor._slot = None
         tensor._shadow = None
+        tensor._half = None
         tensor._version = Version()
         tensor._requires_grad = False
         return tensor

@@ -62,10 +62,10 @@ def test_an_error_ends_it() -> None:
     assert current_precision().compute == "float32"
 
 
-@pytest.mark.parametrize("wrong", ["float16", "bf16", "", "float64"])
+@pytest.mark.parametrize("wrong", ["float17", "bf16", "", "float64"])
 def test_other_words_are_refused(wrong: str) -> None:
     with (
-        pytest.raises(ValueError, match="precision takes 'float32', 'bfloat16', 'tf32', 'auto', not"),
+        pytest.raises(ValueError, match="precision takes 'float32', 'bfloat16', 'float16', 'tf32', 'auto', not"),
         minitl.precision(wrong),
     ):
         raise AssertionError("never entered")
@@ -348,6 +348,7 @@ def test_the_simulator_has_no_tf32() -> None:
         ("bfloat16", "80", "bfloat16"),
         ("tf32", "120", "tf32"),
         ("float32", "75", "float32"),
+        ("float16", "75", "float16"),
         ("bfloat16", "75", "needs a GPU of compute capability 8.0 or newer, this one has 7.5"),
         ("tf32", "75", "needs a GPU of compute capability 8.0"),
     ],

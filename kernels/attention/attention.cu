@@ -48,48 +48,50 @@ struct Place {
 };
 
 template <class T>
-__device__ __forceinline__ T dot(const T* __restrict__ a, const T* __restrict__ b, int width) {
-    T total = 0;
-    for (int c = 0; c < width; ++c) total += a[c] * b[c];
+__device__ __forceinline__ Wide<T> dot(const T* __restrict__ a, const T* __restrict__ b, int width) {
+    Wide<T> total = 0;
+    for (int c = 0; c < width; ++c) total += widen(a[c]) * widen(b[c]);
     return total;
 }
 
 // Add weight times row to the columns that this lane holds, for the 32 rows whose weights the lanes have.
 template <class T>
-__device__ __forceinline__ void add_rows(T (&sums)[COLUMNS_HELD], T weight, const T* __restrict__ x, int64 first_row,
-                                         int count, int first_column, const Layout& layout, const Place& at) {
+__device__ __forceinline__ void add_rows(Wide<T> (&sums)[COLUMNS_HELD], Wide<T> weight, const T* __restrict__ x,
+                                         int64 first_row, int count, int first_column, const Layout& layout,
+                                         const Place& at) {
     for (int i = 0; i < count; ++i) {
-        const T of_row = __shfl_sync(FULL_MASK, weight, i);
+        const Wide<T> of_row = __shfl_sync(FULL_MASK, weight, i);
         const T* row = x + layout.row_start(first_row + i, at.head);
         for (int held = 0; held < COLUMNS_HELD; ++held) {
             const int column = first_column + held * WARP_SIZE + at.lane;
-            if (column < layout.width) sums[held] += of_row * row[column];
+            if (column < layout.width) sums[held] += of_row * widen(row[column]);
         }
     }
 }
 
 template <class T>
-__device__ __forceinline__ void write_row(T* __restrict__ x, const T (&sums)[COLUMNS_HELD], int first_column,
+__device__ __forceinline__ void write_row(T* __restrict__ x, const Wide<T> (&sums)[COLUMNS_HELD], int first_column,
                                           const Layout& layout, const Place& at) {
     for (int held = 0; held < COLUMNS_HELD; ++held) {
         const int column = first_column + held * WARP_SIZE + at.lane;
-        if (column < layout.width) x[layout.row_start(at.token, at.head) + column] = sums[held];
+        if (column < layout.width) x[layout.row_start(at.token, at.head) + column] = narrow<T>(sums[held]);
     }
 }
 
 template <class T>
 __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ context,
-                      T* __restrict__ log_sum_exp, const int64* __restrict__ offsets,
+                      Wide<T>* __restrict__ log_sum_exp, const int64* __restrict__ offsets,
                       const int64* __restrict__ sentences, const uint64* __restrict__ squares, int64 tokens, int heads,
-                      int width, T scale, uint32 threshold, T keep_scale, uint64 seed, uint64 call,
+                      int width, Wide<T> scale, uint32 threshold, Wide<T> keep_scale, uint64 seed, uint64 call,
                       const uint64* base_call) {
+    typedef Wide<T> A;
     const Layout layout = {offsets, sentences, squares, tokens, heads, width};
     const Place at(layout);
     if (!at.exists) return;
-    const Dropout<T> dropout = dropout_of(threshold, keep_scale, seed, call, base_call);
+    const Dropout<A> dropout = dropout_of(threshold, keep_scale, seed, call, base_call);
     const T* query = q + layout.row_start(at.token, at.head);
-    T largest = -INFINITY, total = 0;
+    A largest = -INFINITY, total = 0;
     for (int64 i = at.lane; i < at.length; i += WARP_SIZE)
         largest = larger(largest, dot(query, k + layout.row_start(at.begin + i, at.head), width) * scale);
     largest = warp_reduce(largest, Maximum());
@@ -98,13 +100,13 @@ __global__ void __launch_bounds__(WARPS* WARP_SIZE, 1)
     total = warp_reduce(total, Sum());
     if (at.lane == 0) log_sum_exp[at.head * tokens + at.token] = largest + logarithm(total);
     for (int column = 0; column < width; column += COLUMNS_HELD * WARP_SIZE) {
-        T sums[COLUMNS_HELD] = {};
+        A sums[COLUMNS_HELD] = {};
         for (int64 i = 0; i < at.length; i += WARP_SIZE) {
             const int64 key = at.begin + i + at.lane;
             const int count = at.length - i < WARP_SIZE ? (int)(at.length - i) : WARP_SIZE;
-            T weight = 0;
+            A weight = 0;
             if (at.lane < count) {
-                const T score = dot(query, k + layout.row_start(key, at.head), width) * scale;
+                const A score = dot(query, k + layout.row_start(key, at.head), width) * scale;
                 weight = dropped(exponential(score - largest) / total, dropout, at.number(at.token, key));
             }
             add_rows(sums, weight, v, at.begin + i, count, column, layout, at);

@@ -16,12 +16,22 @@ from minitl.kernels.launch import (
     check_heads,
     check_offsets,
     check_shapes,
+    contiguous,
     is_short,
+    on_gpu,
+    wide,
 )
-from minitl.kernels.program import Program, dropout_options, per_type
+from minitl.kernels.program import SHORT_TYPES, Program, dropout_options, per_type
 
 WARPS, WARP_SIZE = 4, 32  # as in attention.cu
-PROGRAM = Program(__file__, per_type("attention_forward", "attention_grad_queries", "attention_grad_keys"))
+TENSOR_CORES = 80  # compute capability 8.0, from which on they are used; before it float16 is computed like float32
+PROGRAM = Program(
+    __file__,
+    [
+        *per_type("attention_forward", "attention_grad_queries", "attention_grad_keys"),
+        f"attention_forward<{SHORT_TYPES['float16']}>",
+    ],
+)
 
 
 def forward(
@@ -41,13 +51,13 @@ def forward(
     check_heads(heads, columns=q.shape[1])
     layout = _layout(cu_seqlens, q)
     check_dropout(dropout, seed=seed, call=call)
-    if is_short(q.dtype):
+    if is_short(q.dtype) and _has_tensor_cores(q):
         tensor_cores.check_width(q.shape[1] // heads)
         return tensor_cores.forward((q, k, v), layout, heads=heads, scale=scale, dropout=dropout, seed=seed, call=call)
     xp = array_module(q)
     context = xp.empty_like(q)
-    log_sum_exp = xp.empty((heads, q.shape[0]), q.dtype)
-    options = _arguments(layout, q, heads), q.dtype.type(scale), dropout_options(dropout, seed, call, q)
+    log_sum_exp = xp.empty((heads, q.shape[0]), wide(q.dtype))
+    options = _arguments(layout, q, heads), wide(q.dtype).type(scale), dropout_options(dropout, seed, call, q)
     _launch("attention_forward", q, heads, (q, k, v, context, log_sum_exp), *options)
     return context, log_sum_exp
 
@@ -94,10 +104,12 @@ def forward_joined(
     check_shapes(joined=(joined, "T D"), sentences=(layout.sentences, "T"))
     check_heads(heads, columns=joined.shape[1] // 3)
     check_dropout(dropout, seed=seed, call=call)
+    options: dict[str, Any] = {"heads": heads, "scale": scale, "dropout": dropout, "seed": seed, "call": call}
+    if not _has_tensor_cores(joined):
+        q, k, v = (contiguous(part) for part in array_module(joined).split(joined, 3, axis=1))
+        return forward(q, k, v, layout, **options)
     tensor_cores.check_width(joined.shape[1] // 3 // heads)
-    return tensor_cores.forward(
-        (joined, None, None), layout, heads=heads, scale=scale, dropout=dropout, seed=seed, call=call
-    )
+    return tensor_cores.forward((joined, None, None), layout, **options)
 
 
 def backward_joined(
@@ -130,6 +142,11 @@ def backward_joined(
         seed=seed,
         call=call,
     )[0]
+
+
+def _has_tensor_cores(like: Array) -> bool:
+    """Tell whether tensor_cores.cu runs where this array is: on newer GPUs, and on the simulator."""
+    return not on_gpu(like) or int(array_module(like).cuda.Device().compute_capability) >= TENSOR_CORES
 
 
 def _layout(cu_seqlens: np.ndarray | Layout, q: Array) -> Layout:

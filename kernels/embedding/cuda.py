@@ -11,7 +11,6 @@ from minitl.kernels.columns import BLOCK, COLUMNS, chunks_of, sum_chunks
 from minitl.kernels.launch import (
     Array,
     array_module,
-    bfloat16,
     check_activations,
     check_floats,
     check_integers,
@@ -50,9 +49,9 @@ def forward(tables: Sequence[Array], indices: Sequence[Array]) -> Array:
     return _forward(tables, indices, tables[0].dtype)
 
 
-def forward_in_bfloat16(tables: Sequence[Array], indices: Sequence[Array]) -> Array:
-    """Return what ``forward`` does for at most three float32 tables, rounded once to bfloat16."""
-    return _forward(tables, indices, bfloat16())
+def forward_rounded(tables: Sequence[Array], indices: Sequence[Array], *, dtype: np.dtype[Any]) -> Array:
+    """Return what ``forward`` does for at most three float32 tables, rounded once to a dtype of 16 bits."""
+    return _forward(tables, indices, dtype)
 
 
 def _forward(tables: Sequence[Array], indices: Sequence[Array], dtype: Any) -> Array:

@@ -10,7 +10,7 @@ as ``torch.nn.Embedding(padding_idx=...)`` has it; its forward value is used lik
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from minitl.kernels.select import select
 from minitl.ops.operands import check_ids
 from minitl.ops.registry import register
 from minitl.ops.shape import reshape
-from minitl.precision import activations_in_bfloat16
+from minitl.precision import activations_in, check_no_gradient
 from minitl.tensor import Tensor
 
 Ids: TypeAlias = "np.ndarray | Array | Tensor"
@@ -60,7 +60,10 @@ def embedding_sum(tables: Sequence[Tensor], ids: Sequence[Ids], *, padding_ids: 
     looked at them before they went there).
 
     Returns:
-        (T, D); bfloat16 under that policy with CUDA kernels, see ``minitl.precision``.
+        (T, D); bfloat16 or float16 under these policies with CUDA kernels, see ``minitl.precision``.
+
+    Raises:
+        PrecisionError: the policy is float16, and gradients would be needed.
     """
     checked = [_integers(index) for index in ids]
     for table, index, padding_id in zip(tables, checked, padding_ids, strict=True):
@@ -68,7 +71,7 @@ def embedding_sum(tables: Sequence[Tensor], ids: Sequence[Ids], *, padding_ids: 
             check_ids(index, table.shape[0], name="id")
         if padding_id is not None and not 0 <= padding_id < table.shape[0]:
             raise ValueError(f"padding_id {padding_id} is out of range: the table has {table.shape[0]} rows")
-    short = tables[0].dtype == np.float32 and activations_in_bfloat16(tables[0].device)
+    short = activations_in(tables[0].device) if tables[0].dtype == np.float32 else None
     y: Tensor = Embedding.apply(*tables, ids=checked, padding_ids=list(padding_ids), short=short)
     return y
 
@@ -84,12 +87,16 @@ def _integers(ids: Ids) -> Array:
 
 @register("embedding")
 class Embedding(Function):
-    def forward(self, *tables: Array, ids: list[Array], padding_ids: list[int | None], short: bool) -> Array:
+    def forward(self, *tables: Array, ids: list[Array], padding_ids: list[int | None], short: Any) -> Array:
+        check_no_gradient(short, self.needs_gradient)
         self.ids = [move(index, self.device) for index in ids]
         self.padding_ids = padding_ids
         self.table_shapes, self.dtype = [table.shape for table in tables], tables[0].dtype
         kernel, rows = select("embedding", self.device), [contiguous(table) for table in tables]
-        y: Array = kernel.forward_in_bfloat16(rows, self.ids) if short else kernel.forward(rows, self.ids)
+        if short is None:
+            y: Array = kernel.forward(rows, self.ids)
+        else:
+            y = kernel.forward_rounded(rows, self.ids, dtype=short)
         return y
 
     def backward(self, grad_y: Array) -> tuple[Array | Written | None, ...]:

@@ -22,7 +22,7 @@ from minitl.kernels.matmul import cublas
 from minitl.kernels.select import select
 from minitl.ops.registry import register
 from minitl.ops.shape import as_rows, reshape
-from minitl.precision import current_precision, in_bfloat16, products_in_bfloat16
+from minitl.precision import check_no_gradient, current_precision, products_in_bfloat16, short_copy
 from minitl.tensor import Tensor
 
 
@@ -57,16 +57,16 @@ def check_shapes(name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> N
 
 
 def rounded(x: Tensor, parameters: Sequence[Tensor]) -> list[Array]:
-    """Return copies of the parameters in bfloat16 where x is, else an empty list."""
-    return [in_bfloat16(parameter) for parameter in parameters] if is_short(x.dtype) else []
+    """Return copies of the parameters in the dtype of x where that has 16 bits, else an empty list."""
+    return [short_copy(parameter, x.dtype) for parameter in parameters] if is_short(x.dtype) else []
 
 
 class AffineFunction(Function):
     """What Linear and LinearMany share: where the gradients of weights and biases go.
 
     Attributes:
-        x: (N, D), which forward saves; bfloat16 on a GPU under that policy, and then so is what is returned, while the
-            gradients of weights and biases are float32.
+        x: (N, D), which forward saves; bfloat16 or float16 on a GPU under these policies, and then so is what is
+            returned, while the gradients of weights and biases are float32.
         bfloat16, tf32: whether forward rounded its float32 operands, see ``minitl.precision``.
     """
 
@@ -76,6 +76,7 @@ class AffineFunction(Function):
     mixes_precision = True
 
     def _save(self, x: Array) -> None:
+        check_no_gradient(x.dtype, self.needs_gradient)
         self.x = contiguous(x)
         self.bfloat16 = not is_short(x.dtype) and products_in_bfloat16(x.dtype)
         self.tf32 = current_precision().compute == "tf32"

@@ -45,7 +45,7 @@ CUDA_SIGNATURES = {
         "(grad_context, context, joined, log_sum_exp, layout, *, heads, scale, dropout, seed, call)"
     ),
     "attention.forward_joined": "(joined, layout, *, heads, scale, dropout, seed, call)",
-    "embedding.forward_in_bfloat16": "(tables, indices)",
+    "embedding.forward_rounded": "(tables, indices, *, dtype)",
     "gelu.backward_into": "(grad_y, x, bias, *, approximate, grad_bias, accumulate)",
     "layer_norm.backward_into": (
         "(grad_y, total, weight, mean, rstd, *, grad_weight, grad_bias, accumulate, **options)"

@@ -156,7 +156,7 @@ def test_gelu(dtype: np.dtype, approximate: str, columns: int) -> None:
 def test_embedding_is_rounded_once() -> None:
     tables = [normal(rows, 33, seed=rows) for rows in (50, 2, 40)]
     indices = [np.random.default_rng(1).integers(0, len(table), 70) for table in tables]
-    y = embedding.forward_in_bfloat16(tables, indices)
+    y = embedding.forward_rounded(tables, indices, dtype=BFLOAT16)
     same_bits([y], [embedding_reference.forward(tables, indices).astype(BFLOAT16)])
 
 

@@ -8,7 +8,9 @@ from simulator import DEVICE, needs_device
 
 import minitl
 from minitl import Tensor, ops, optim
+from minitl.errors import PrecisionError
 from minitl.kernels import cudasim
+from minitl.kernels.attention import cuda as attention
 from minitl.models import BertConfig, BertForTokenClassification, PackedBatch
 from minitl.training import train_step
 
@@ -83,3 +85,35 @@ def test_dropout_masks_are_those_of_the_cpu() -> None:
             results.append(ops.dropout(ones, 0.4, rows=numbers).numpy())
         np.testing.assert_array_equal(*results)
         assert 0.3 < (results[0] == 0).mean() < 0.5
+
+
+@pytest.mark.parametrize("tensor_cores", [True, False], ids=["tensor cores", "before them"])
+def test_it_predicts_in_float16(tensor_cores: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some fifteen layers round to 11 bits, 5e-4 of numbers of size 1; the logits are of size 0.1."""
+    if not tensor_cores:
+        monkeypatch.setattr(attention, "_has_tensor_cores", lambda like: False)
+    minitl.manual_seed(0)
+    model = BertForTokenClassification(CONFIG).to(DEVICE)
+    model.eval()
+    wanted = model.predict_logits(batch(0))
+    with minitl.precision("float16", device=DEVICE):
+        found = model.predict_logits(batch(0))
+        assert model.classifier.weight._half is not None
+        model.classifier.bias.copy_(np.full(5, 7, np.float32))  # a copy that is out of date is made anew
+        later = model.predict_logits(batch(0))
+    assert found.dtype == np.float32
+    assert 1e-6 < np.abs(found - wanted).max() < 1e-3
+    np.testing.assert_allclose(later - found, 7 - 0, rtol=0, atol=1e-2)
+
+
+def test_nothing_is_trained_in_float16() -> None:
+    model = BertForTokenClassification(CONFIG).to(DEVICE)
+    with (
+        minitl.precision("float16", device=DEVICE),
+        pytest.raises(PrecisionError, match="float16' is for prediction, its range is too small"),
+    ):
+        train_step(model, [batch(0)], optim.AdamW(model.parameters(), lr=1e-3))
+    for parameter in model.bert.parameters():
+        parameter.requires_grad = False
+    with minitl.precision("float16", device=DEVICE), pytest.raises(PrecisionError, match="for prediction"):
+        model.loss(batch(0))  # the classifier alone would be trained

@@ -9,7 +9,7 @@ from simulator import DEVICE, here, needs_device
 import minitl
 from minitl import Tensor, nn, ops, optim
 from minitl.kernels.launch import bfloat16
-from minitl.precision import in_bfloat16
+from minitl.precision import short_copy
 
 pytestmark = needs_device
 
@@ -64,7 +64,7 @@ def test_it_equals_the_plain_step(torch_compat: bool, dtype: str, max_norm: floa
 def test_the_shadow_is_the_rounded_parameter() -> None:
     """Only of those that were asked for one; what asks afterwards need not round again."""
     model, optimizer = prepared(False)
-    in_bfloat16(model.first.weight)
+    short_copy(model.first.weight, bfloat16())
     for step in range(2):
         backward(model, step)
         optimizer.prepare_step()
