@@ -23,6 +23,7 @@ RESULTS = FOLDER / "results"
 MINIMUM = 15  # seconds, in which the quickest program is measured
 TESTS = [
     *("tests/kernels/test_kernel_contract.py", "tests/kernels/test_short_floats.py"),
+    *("tests/cudasim/test_tensor_cores.py", "tests/cudasim/test_common.py"),
     *("tests/kernels/test_attention_tensor_cores.py", "tests/models/test_cudasim_training.py"),
     *("tests/training/test_graphed_step.py", "tests/optim/test_recordable_step.py", "tests/ops/test_op_devices.py"),
 ]

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from simulator import DEVICE, here, there
 
+from minitl.device import module_of
 from minitl.kernels.cudasim import BuildError, Module
+from minitl.kernels.program import _GpuModule
 
 FILES = Path(__file__).parent / "kernels"
 
@@ -29,9 +35,44 @@ TEMPLATES = {
 @functools.cache
 def compiled(file: str, *, sanitize: bool = False) -> Module:
     """A file of ``tests/cudasim/kernels`` with all its kernels."""
+    return Module(FILES / file, _names(file), sanitize=sanitize)
+
+
+def _names(file: str) -> list[str]:
     text = (FILES / file).read_text(encoding="utf-8")
-    plain = re.findall(r'^extern "C" __global__ void (\w+)\(', text, re.MULTILINE)
-    return Module(FILES / file, [*plain, *TEMPLATES[file]], sanitize=sanitize)
+    return [*re.findall(r'^extern "C" __global__ void (\w+)\(', text, re.MULTILINE), *TEMPLATES[file]]
+
+
+class OnGpu:
+    """Kernels of a file on a GPU, called as the simulator's are: arrays of the host, written in place."""
+
+    def __init__(self, file: str, names: list[str]) -> None:
+        self._module = _GpuModule(module_of("cuda"), FILES / file, names)
+
+    def kernel(self, name: str) -> Callable[..., None]:
+        kernel = self._module.kernel(name)
+
+        def call(
+            grid: tuple[int, ...],
+            block: tuple[int, ...],
+            arguments: tuple[Any, ...],
+            *,
+            order: str = "",
+            **options: Any,
+        ) -> None:
+            moved = there(arguments)
+            kernel(grid, block, moved, **options)
+            for before, after in zip(arguments, moved, strict=True):
+                if isinstance(before, np.ndarray):
+                    before[...] = here(after)
+
+        return call
+
+
+@functools.cache
+def on_device(file: str) -> Any:
+    """The same for tests that hold on a GPU as well: ``pytest --device cuda`` runs them there."""
+    return compiled(file) if DEVICE == "cudasim" else OnGpu(file, _names(file))
 
 
 def sanitized(file: str) -> Module:

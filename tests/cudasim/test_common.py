@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cudasim_files import compiled
-from simulator import needs_compiler
+from cudasim_files import on_device
+from simulator import needs_device
 
 from minitl.kernels.philox.reference import words
 
-pytestmark = needs_compiler
+pytestmark = needs_device
 ORDERS = ("ascending", "descending", "random", "warps")
 NUMPY = {"float": np.float32, "__half": np.float16, "__nv_bfloat16": np.uint16, "double": np.float64}
 
 
 def convert(x: np.ndarray, source: str, target: str) -> np.ndarray:
     y = np.empty(x.shape, NUMPY[target])
-    compiled("pieces.cu").kernel(f"convert<{source}, {target}>")((4,), (256,), (x, y, np.int32(x.size)))
+    on_device("pieces.cu").kernel(f"convert<{source}, {target}>")((4,), (256,), (x, y, np.int32(x.size)))
     return y
 
 
@@ -91,7 +91,7 @@ def test_floats_to_bfloat16() -> None:
 def test_pairs_lie_with_the_first_value_low(kind: str) -> None:
     x = np.random.default_rng(0).standard_normal(64).astype(np.float32)
     registers = {name: np.zeros(32, np.uint32) for name in ("half", "bfloat16")}
-    compiled("pieces.cu").kernel("pack_pairs")((1,), (32,), (x, registers["half"], registers["bfloat16"]))
+    on_device("pieces.cu").kernel("pack_pairs")((1,), (32,), (x, registers["half"], registers["bfloat16"]))
     bits = x.astype(np.float16).view(np.uint16) if kind == "half" else float_to_bfloat16(x)
     np.testing.assert_array_equal(registers[kind], bits[::2].astype(np.uint32) | bits[1::2].astype(np.uint32) << 16)
 
@@ -103,7 +103,7 @@ def test_pairs_lie_with_the_first_value_low(kind: str) -> None:
 def test_philox_is_the_reference(seed: int, call: int, first: int) -> None:
     found = np.zeros(1000, np.uint32)
     arguments = (found, np.uint64(seed), np.uint64(call), np.uint64(first), np.int32(1000))
-    compiled("pieces.cu").kernel("random_words")((8,), (128,), arguments, order="random")
+    on_device("pieces.cu").kernel("random_words")((8,), (128,), arguments, order="random")
     np.testing.assert_array_equal(found, words(1000, seed=seed, call=call, first=first, xp=np))
 
 
@@ -119,7 +119,7 @@ def test_reductions(kind: str, threads: int) -> None:
         for order in ORDERS:
             sums, maxima = np.zeros(3, wide), np.zeros(3, wide)
             name = f"row_sum_and_maximum<{kind}, {threads}>"
-            compiled("pieces.cu").kernel(name)((3,), (threads,), (x, sums, maxima, np.int32(columns)), order=order)
+            on_device("pieces.cu").kernel(name)((3,), (threads,), (x, sums, maxima, np.int32(columns)), order=order)
             seen.append((sums, maxima))
         rows = (bfloat16_to_float(x) if kind == "__nv_bfloat16" else x).astype(np.float64)
         # columns / threads + 10 additions follow one another, each rounds by half an eps of at most the sum of sizes
@@ -145,7 +145,7 @@ def test_packs(kind: str, dtype: Any) -> None:
     length = 16 // np.dtype(dtype).itemsize
     x = np.arange(100 * length).astype(dtype)
     y = np.zeros(x.size, dtype)
-    compiled("pieces.cu").kernel(f"copy_packs<{kind}>")((1,), (128,), (x, y, np.int32(x.size - length)))
+    on_device("pieces.cu").kernel(f"copy_packs<{kind}>")((1,), (128,), (x, y, np.int32(x.size - length)))
     np.testing.assert_array_equal(y[:-length], x[:-length])
     np.testing.assert_array_equal(y[-length:], 0)
 
@@ -154,5 +154,5 @@ def test_packs(kind: str, dtype: Any) -> None:
 def test_reductions_right_behind_each_other(order: Any) -> None:
     """A warp that is early must not overwrite what another still reads of the reduction before."""
     wrong = np.zeros(50, np.float32)
-    compiled("pieces.cu").kernel("wrong_sums")((1,), (64,), (wrong, np.int32(50)), order=order)
+    on_device("pieces.cu").kernel("wrong_sums")((1,), (64,), (wrong, np.int32(50)), order=order)
     np.testing.assert_array_equal(wrong, 0)

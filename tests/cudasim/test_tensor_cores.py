@@ -1,4 +1,4 @@
-"""``ptx.cuh`` in the simulator: fragments, ldmatrix and a whole matrix product against NumPy."""
+"""``ptx.cuh`` in the simulator, or on a GPU: fragments, ldmatrix and a whole matrix product against NumPy."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cudasim_files import compiled
-from simulator import needs_compiler
+from cudasim_files import on_device
+from simulator import needs_device, on_the_simulator
 
-pytestmark = needs_compiler
+pytestmark = needs_device
 ORDERS = ("ascending", "descending", "random", "warps")
 
 
@@ -18,7 +18,7 @@ ORDERS = ("ascending", "descending", "random", "warps")
 def test_ldmatrix(transpose: bool, order: Any) -> None:
     x = np.arange(256, dtype=np.uint16).reshape(4, 8, 8)
     registers = np.zeros((32, 4), np.uint32)
-    kernel = compiled("pieces.cu").kernel(f"load_matrices<{'true' if transpose else 'false'}>")
+    kernel = on_device("pieces.cu").kernel(f"load_matrices<{'true' if transpose else 'false'}>")
     kernel((1,), (32,), (x, registers, np.int32(0)), order=order)
     matrices = x.swapaxes(1, 2) if transpose else x
     # lane 4 row + pair holds two neighbours of that row
@@ -40,7 +40,7 @@ def operands(kind: str, rows: int, depth: int, columns: int) -> tuple[np.ndarray
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kind", ["__half", "__nv_bfloat16"])
 def test_matrix_product(kind: str, order: Any) -> None:
-    kernel = compiled("pieces.cu").kernel(f"multiply<{kind}, 1>")
+    kernel = on_device("pieces.cu").kernel(f"multiply<{kind}, 1>")
     for rows, depth, columns in ((16, 16, 16), (32, 80, 48)):
         a, b, wanted = operands(kind, rows, depth, columns)
         c = np.full((rows, columns), np.nan, np.float32)
@@ -55,17 +55,18 @@ def test_a_product_of_fractions() -> None:
         generator.standard_normal((64, 16)).astype(np.float16),
     )
     c = np.zeros((16, 16), np.float32)
-    compiled("pieces.cu").kernel("multiply<__half, 1>")((1, 1), (32,), (a, b, c, np.int32(64), np.int32(16)))
+    on_device("pieces.cu").kernel("multiply<__half, 1>")((1, 1), (32,), (a, b, c, np.int32(64), np.int32(16)))
     exact = a.astype(np.float64) @ b.astype(np.float64)
     # products of halves are exact in float; 64 additions, each rounds by half an eps of at most the sum of sizes
     bound = 64 * np.finfo(np.float32).eps / 2 * (np.abs(a).astype(np.float64) @ np.abs(b).astype(np.float64))
     assert (np.abs(c - exact) <= bound).all()
 
 
+@on_the_simulator
 @pytest.mark.parametrize("kind", ["__half", "__nv_bfloat16"])
 def test_waiting_for_too_few_copies_is_seen(kind: str) -> None:
     """``multiply<..., 2>`` lets two groups be pending: the tile it reads has not landed."""
     a, b, _ = operands(kind, 16, 16, 16)
     c = np.zeros((16, 16), np.float32)
-    compiled("pieces.cu").kernel(f"multiply<{kind}, 2>")((1, 1), (32,), (a, b, c, np.int32(16), np.int32(16)))
+    on_device("pieces.cu").kernel(f"multiply<{kind}, 2>")((1, 1), (32,), (a, b, c, np.int32(16), np.int32(16)))
     assert np.isnan(c).all()
