@@ -4,6 +4,18 @@
 // has one element) and 64 rows, writes grad_x, and adds up its rows' share of grad_bias.
 #include "columns.cuh"
 
+// The terms of the series for the normal distribution's tail that both forms below have; `p` is the sum of the others.
+__device__ __forceinline__ float rest_of_series(float p, float s) {
+    p = p * s + 4.9001913134751365e-06f;
+    p = p * s + 0.0003124774912663637f;
+    p = p * s - 0.00033743456079106696f;
+    p = p * s - 0.0031636408243962555f;
+    p = p * s + 0.003154212214408598f;
+    p = p * s + 0.05176049388727721f;
+    p = p * s + 0.16359395331190525f;
+    return p * s + 0.2847043612646743f;
+}
+
 // The normal distribution function and its density at u. For float the series of kernels/special.py, whose relative
 // error stays small far out: erfcf(u / sqrt 2) would lose 1e-5 at u = -12 by the rounding of its argument.
 __device__ __forceinline__ void normal(float u, float& distribution, float& density) {
@@ -13,15 +25,7 @@ __device__ __forceinline__ void normal(float u, float& distribution, float& dens
     float p = 2.835405590499418e-06f;
     p = p * s + 3.27651534889398e-06f;
     p = p * s - 3.5433817937896115e-05f;
-    p = p * s + 4.9001913134751365e-06f;
-    p = p * s + 0.0003124774912663637f;
-    p = p * s - 0.00033743456079106696f;
-    p = p * s - 0.0031636408243962555f;
-    p = p * s + 0.003154212214408598f;
-    p = p * s + 0.05176049388727721f;
-    p = p * s + 0.16359395331190525f;
-    p = p * s + 0.2847043612646743f;
-    const float tail = p * t * exponential;
+    const float tail = rest_of_series(p, s) * t * exponential;
     distribution = u < 0.0f ? tail : 1.0f - tail;
     density = exponential * 0.3989422804014327f;
 }
@@ -53,15 +57,7 @@ __device__ __forceinline__ void quick_normal(float u, float& distribution, float
     const float t = __fdividef(1.0f, 1.0f + fabsf(u) * 0.35355339059327373f);
     const float s = t * 2.380952380952381f - 1.380952380952381f;
     float p = -3.5433817937896115e-05f;
-    p = p * s + 4.9001913134751365e-06f;
-    p = p * s + 0.0003124774912663637f;
-    p = p * s - 0.00033743456079106696f;
-    p = p * s - 0.0031636408243962555f;
-    p = p * s + 0.003154212214408598f;
-    p = p * s + 0.05176049388727721f;
-    p = p * s + 0.16359395331190525f;
-    p = p * s + 0.2847043612646743f;
-    const float tail = p * t * exponential;
+    const float tail = rest_of_series(p, s) * t * exponential;
     distribution = u < 0.0f ? tail : 1.0f - tail;
     density = exponential * 0.3989422804014327f;
 }
