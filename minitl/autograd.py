@@ -140,12 +140,13 @@ class Function:
         """Let ``write(arrays, accumulate)`` put gradients into the slots of these inputs, or add them to what is there.
 
         Returns:
-            Whether it has: only if all of them have slots, and these hold gradients, all or none. Then backward returns
-            :data:`WRITTEN` for each.
+            Whether it has: only if all of them have slots, each its own, and these hold gradients, all or none. Then
+            backward returns :data:`WRITTEN` for each.
         """
         slots = [self.slot(index) for index in indices]
         there = [slot for slot in slots if slot is not None]
-        if len(there) < len(slots) or len({slot.written for slot in there}) != 1:
+        distinct = {id(slot) for slot in there}  # one leaf may be two inputs, whose gradients are added
+        if len(distinct) < len(slots) or len({slot.written for slot in there}) != 1:
             return False
         arrays, written = [slot.array for slot in there], there[0].written
         if written:

@@ -17,7 +17,7 @@ from tiny import packed_batches, tiny_config, write_tiny_data, write_tiny_model
 
 import minitl
 from minitl import Tensor, ops, optim
-from minitl.errors import DeviceError, MinitlError, PrecisionError
+from minitl.errors import MinitlError, PrecisionError
 from minitl.kernels.matmul import cublas
 from minitl.kernels.processor import Processor
 from minitl.kernels.select import select
@@ -328,41 +328,3 @@ def test_tf32_is_the_precision_of_all_three_products(monkeypatch: pytest.MonkeyP
     assert seen == [True] * 3
     ops.sum(ops.linear(x, weight)).backward()
     assert seen == [True] * 3 + [False] * 3
-
-
-def test_the_device_must_be_here() -> None:
-    with pytest.raises(DeviceError, match="unknown device 'tpu'"), minitl.precision("float32", device="tpu"):
-        pass
-
-
-def test_the_simulator_has_no_tf32() -> None:
-    with pytest.raises(PrecisionError, match="the simulator has none"), minitl.precision("tf32", device="cudasim"):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("compute", "capability", "wanted"),
-    [
-        ("auto", "90", "bfloat16"),
-        ("auto", "75", "float32"),
-        ("bfloat16", "80", "bfloat16"),
-        ("tf32", "120", "tf32"),
-        ("float32", "75", "float32"),
-        ("float16", "75", "float16"),
-        ("bfloat16", "75", "needs a GPU of compute capability 8.0 or newer, this one has 7.5"),
-        ("tf32", "75", "needs a GPU of compute capability 8.0"),
-    ],
-)
-def test_what_a_gpu_has(monkeypatch: pytest.MonkeyPatch, compute: str, capability: str, wanted: str) -> None:
-    module = importlib.import_module("minitl.precision")
-    device = SimpleNamespace(compute_capability=capability)
-    cupy = SimpleNamespace(cuda=SimpleNamespace(Device=lambda: device))
-    monkeypatch.setattr(module, "check_device", lambda device: device)
-    monkeypatch.setattr(module, "cupy_or_none", lambda: cupy)
-    monkeypatch.setattr(module, "select", lambda name, device: SimpleNamespace(__name__="matmul.cuda"))
-    if " " in wanted:
-        with pytest.raises(PrecisionError, match=wanted), minitl.precision(compute, device="cuda"):
-            pass
-    else:
-        with minitl.precision(compute, device="cuda") as policy:
-            assert policy.compute == wanted

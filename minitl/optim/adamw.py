@@ -126,10 +126,14 @@ class AdamW(Optimizer):
         if self._recordable is None:
             raise RuntimeError("launch_step comes after prepare_step")
         written = tuple(number for number, slot in enumerate(self.buffer.slots) if slot.written)
+        for number in written:
+            self.buffer.slots[number].multiply_factor_in()  # if somebody has clipped before
         kernel = select("adamw", self.buffer.device)
         if not kernel.__name__.endswith(".cuda"):
             raise RuntimeError(f"launch_step launches CUDA kernels, here {kernel.__name__} is chosen; call step()")
         table = self._recordable.table(written)
+        if not len(table):
+            return self.buffer.xp.zeros(1), written
         norm, clip = kernel.clip_lines(self.buffer.gradients, table, max_norm=max_norm)
         kernel.update_lines(
             (self.buffer.parameters, self.buffer.gradients, self._first_moment, self._second_moment),

@@ -39,10 +39,14 @@ class GradientSlot:
     @property
     def array(self) -> Array:
         """The view of the buffer, once the factor has been multiplied in."""
+        self.multiply_factor_in()
+        return self._array
+
+    def multiply_factor_in(self) -> None:
+        """Let the buffer hold the gradient itself."""
         if self.factor != 1:
             self._array *= self.factor
             self.factor = 1.0
-        return self._array
 
     @property
     def touched(self) -> Array | None:

@@ -1,4 +1,4 @@
-"""clip_grad_norm and step in the three parts that a CUDA graph takes: the same parameters as the two calls."""
+"""clip_grad_norm and step in the parts that a CUDA graph takes, where kernels run; see also test_step_in_parts.py."""
 
 from __future__ import annotations
 
@@ -88,12 +88,6 @@ def test_gradients_that_are_not_finite_change_nothing() -> None:
     assert not np.isfinite(here(norm)).any()
     for name, parameter in model.named_parameters():
         np.testing.assert_array_equal(parameter.numpy(), before[name], err_msg=name)
-
-
-def test_a_launch_needs_its_tables() -> None:
-    _, optimizer = prepared(False)
-    with pytest.raises(RuntimeError, match="launch_step comes after prepare_step"):
-        optimizer.launch_step(1.0)
 
 
 def gradients(with_optimizer: bool, compute: str, passes: int) -> dict[str, np.ndarray]:

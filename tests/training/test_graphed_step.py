@@ -1,4 +1,4 @@
-"""The training step for CUDA graphs, on the simulator: kernel by kernel, but with all that a recording asks for."""
+"""The training step for CUDA graphs, kernel by kernel on the simulator and recorded on a GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulator import DEVICE, here, needs_device, on_the_simulator
+from simulator import DEVICE, here, needs_device
 
 import minitl
 from minitl import ops, optim
@@ -79,26 +79,6 @@ def test_it_trains_as_train_step_does(compute: str, tolerance: float) -> None:
         assert apart.max() <= 3e-3, name
 
 
-@on_the_simulator
-def test_it_says_once_that_there_is_no_graph() -> None:
-    model, optimizer, _ = prepared()
-    step = GraphedStep(model, optimizer)
-    step(BATCHES[0])
-    with pytest.warns(UserWarning, match="kernel by kernel: device 'cudasim' has no CUDA graphs"):
-        step(BATCHES[0])
-    step(BATCHES[0])
-    assert "cudasim" in step.eager_because
-
-
-def test_on_a_cpu_it_is_train_step() -> None:
-    model, optimizer, _ = prepared("cpu")
-    with pytest.warns(UserWarning, match="CUDA graphs need a model on 'cuda'"):
-        found = GraphedStep(model, optimizer)(BATCHES[0])
-    other, optimizer, _ = prepared("cpu")
-    wanted = train_step(other, [BATCHES[0]], optimizer)
-    assert (found.loss, found.gradient_norm) == (wanted.loss, wanted.gradient_norm)
-
-
 def test_the_reference_kernels_are_not_recorded() -> None:
     model, optimizer, _ = prepared()
     with minitl.use_kernels("reference"):
@@ -123,36 +103,6 @@ def test_a_step_that_is_not_finite_leaves_the_parameters_alone() -> None:
         step.finish()
     for name, values in parameters(model).items():
         np.testing.assert_array_equal(values, before[name], err_msg=name)
-
-
-def test_wrong_batches() -> None:
-    model, optimizer, _ = prepared()
-    step = GraphedStep(model, optimizer)
-    batch = BATCHES[0]
-    arrays = batch.input_ids, batch.positions, batch.segments, batch.cu_seqlens
-    with pytest.raises(ValueError, match="needs labels"):
-        step(PackedBatch(*arrays, None))
-    with pytest.raises(ValueError, match="label"):
-        step(PackedBatch(*arrays, np.full(batch.token_count, 77)))
-    with pytest.raises(ValueError, match="bucket must be at least 1 token, got 0"):
-        GraphedStep(model, optimizer, bucket=0)
-    result = step(PackedBatch(*arrays, np.full(batch.token_count, ops.IGNORE_INDEX)))
-    assert result.skipped
-    assert result.label_count == 0
-
-
-@pytest.mark.parametrize(
-    ("lengths", "bucket", "wanted"),
-    [
-        ([7, 20, 1], 64, Size(64, 8, 64)),  # 36 tokens of padding are a sentence, too
-        ([60], 64, Size(64, 8, 64)),
-        ([5, 5, 6], 16, Size(16, 8, 16)),
-        ([17], 1, Size(17, 8, 32)),
-        ([1] * 8, 8, Size(8, 16, 16)),
-    ],
-)
-def test_sizes(lengths: list[int], bucket: int, wanted: Size) -> None:
-    assert Size.for_batch(packed(lengths, seed=0), bucket) == wanted
 
 
 def test_a_room_is_filled_with_padding() -> None:
