@@ -52,9 +52,9 @@ TRAFFIC = {
     "attention_grad_keys": Traffic(
         "grad_context N D, q N D, k N D, v N D, log_sum_exp* H N, means* H N", "grad_k N D, grad_v N D"
     ),
-    "cross_entropy_rows": Traffic("logits N L, labels# N", "losses N, log_sum_exp N"),
-    "cross_entropy_mean": Traffic("losses N, labels# N", "loss 1, total_weight 1"),
-    "cross_entropy_backward": Traffic("logits N L, labels# N, log_sum_exp N", "grad_logits N L"),
+    "cross_entropy_rows": Traffic("logits N L, labels# N", "losses* N, log_sum_exp* N"),
+    "cross_entropy_mean": Traffic("losses* N, labels# N", "loss* 1, total_weight* 1"),
+    "cross_entropy_backward": Traffic("logits N L, labels# N, log_sum_exp* N", "grad_logits N L"),
     "drop": Traffic("x N D", "y N D"),
     "embedding_forward": Traffic("rows* 3 N D, indices# 3 N", "y N D"),
     "embedding_backward": Traffic("grad_y N D, index# N, grad_table* N D", "grad_table* N D"),

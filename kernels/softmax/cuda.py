@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from minitl.kernels.launch import Array, array_module, check_dropout, check_floats, check_masks, check_shapes
-from minitl.kernels.program import Program, dropout_options, per_type
+from minitl.kernels.launch import (
+    Array,
+    array_module,
+    check_activations,
+    check_dropout,
+    check_masks,
+    check_shapes,
+    wide,
+)
+from minitl.kernels.program import Program, dropout_options, per_short_type, per_type
 
 THREADS = 128
 FORWARD, BACKWARD = f"softmax_forward<,{THREADS}>", f"softmax_backward<,{THREADS}>"
-PROGRAM = Program(__file__, per_type(FORWARD, BACKWARD))
+PROGRAM = Program(__file__, [*per_type(FORWARD, BACKWARD), *per_short_type(BACKWARD, forward_only=[FORWARD])])
 
 
 def forward(
@@ -22,7 +30,7 @@ def forward(
     call: int = 0,
     first: int = 0,
 ) -> tuple[Array, Array]:
-    check_floats(x=x)
+    check_activations(x=x)
     check_masks(mask=mask)
     check_shapes(x=(x, "N C"), mask=(mask, "N C"))
     check_dropout(dropout, seed=seed, call=call, first=first)
@@ -32,7 +40,7 @@ def forward(
     probabilities = xp.empty_like(x)
     y = probabilities if dropout == 0 else xp.empty_like(x)
     if len(x):
-        numbers = np.int64(x.shape[1]), x.dtype.type(scale), np.uint64(first)
+        numbers = np.int64(x.shape[1]), wide(x.dtype).type(scale), np.uint64(first)
         options = dropout_options(dropout, seed, call, x)
         PROGRAM.launch(FORWARD, x, len(x), THREADS, x, mask, y, probabilities, *numbers, *options)
     return y, probabilities
@@ -48,12 +56,12 @@ def backward(
     call: int = 0,
     first: int = 0,
 ) -> Array:
-    check_floats(grad_y=grad_y, probabilities=probabilities)
+    check_activations(grad_y=grad_y, probabilities=probabilities)
     check_shapes(grad_y=(grad_y, "N C"), probabilities=(probabilities, "N C"))
     check_dropout(dropout, seed=seed, call=call, first=first)
     grad_x = array_module(grad_y).empty_like(grad_y)
     if grad_y.size:
-        numbers = np.int64(grad_y.shape[1]), grad_y.dtype.type(scale), np.uint64(first)
+        numbers = np.int64(grad_y.shape[1]), wide(grad_y.dtype).type(scale), np.uint64(first)
         options = dropout_options(dropout, seed, call, grad_y)
         PROGRAM.launch(BACKWARD, grad_y, len(grad_y), THREADS, grad_y, probabilities, grad_x, *numbers, *options)
     return grad_x

@@ -13,6 +13,8 @@ import pytest
 from simulator import Placed, needs_device
 
 from minitl.kernels import cudasim
+from minitl.kernels.cross_entropy import cuda as cross_entropy_kernel
+from minitl.kernels.cross_entropy import reference as cross_entropy_reference
 from minitl.kernels.dropout import cuda as dropout_kernel
 from minitl.kernels.embedding import cuda as embedding_kernel
 from minitl.kernels.embedding import reference as embedding_reference
@@ -22,11 +24,14 @@ from minitl.kernels.launch import bfloat16
 from minitl.kernels.layer_norm import cuda as layer_norm_kernel
 from minitl.kernels.layer_norm import reference as layer_norm_reference
 from minitl.kernels.matmul import cuda as matmul_kernel
+from minitl.kernels.softmax import cuda as softmax_kernel
+from minitl.kernels.softmax import reference as softmax_reference
 
 pytestmark = needs_device
 
 dropout, embedding, gelu = Placed(dropout_kernel), Placed(embedding_kernel), Placed(gelu_kernel)
 layer_norm, matmul = Placed(layer_norm_kernel), Placed(matmul_kernel)
+softmax, cross_entropy = Placed(softmax_kernel), Placed(cross_entropy_kernel)
 BFLOAT16 = bfloat16()
 SHORT = [BFLOAT16, np.dtype(np.float16)]
 # and a hundredth of it for the float32 before
@@ -148,6 +153,53 @@ def test_gelu(dtype: np.dtype, approximate: str, columns: int) -> None:
             slot = np.full(columns, 3, np.float32)
             options = {"approximate": approximate, "grad_bias": slot, "accumulate": accumulate}
             same_bits([gelu.backward_into(grad_y, x, bias, **options), slot], [grad_x, grad_bias + 3 * accumulate])
+
+
+# -- softmax and cross-entropy -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", SHORT, ids=str)
+@pytest.mark.parametrize("options", [{}, DROPOUT], ids=["", "dropout"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_softmax(dtype: np.dtype, masked: bool, options: dict[str, Any]) -> None:
+    x = 3 * normal(19, 37)
+    x, mask = x.astype(dtype), None
+    if masked:
+        mask = np.random.default_rng(1).random((19, 37)) < 0.6
+        mask[4] = False
+    y, probabilities = softmax.forward(x, mask, scale=0.7, **options)
+    assert y.dtype == probabilities.dtype == dtype
+    wanted = softmax_reference.forward(x.astype(np.float64), mask, scale=0.7, **options)
+    check(y, wanted[0], 1)
+    check(probabilities, wanted[1], 1)
+    if dtype == BFLOAT16:
+        grad_y = normal(19, 37, dtype=dtype, seed=2)
+        grad_x = softmax.backward(grad_y, probabilities, scale=0.7, **options)
+        check(grad_x, softmax_reference.backward(*double(grad_y, probabilities), scale=0.7, **options), 1)
+
+
+@pytest.mark.parametrize("dtype", SHORT, ids=str)
+@pytest.mark.parametrize(("weighted", "smoothing"), [(False, 0.0), (True, 0.1)])
+def test_cross_entropy(dtype: np.dtype, weighted: bool, smoothing: float) -> None:
+    """Loss and statistics are float32, from logits as they are."""
+    logits, random = normal(70, 9, dtype=dtype), np.random.default_rng(1)
+    labels = np.where(random.random(70) < 0.7, random.integers(0, 9, 70), -100)
+    weights = random.uniform(0.5, 2, 9).astype(np.float32) if weighted else None
+    options = {"ignore_index": -100, "label_smoothing": smoothing}
+    found = cross_entropy.forward(logits, labels, weights, **options)
+    exact_weights = None if weights is None else weights.astype(np.float64)
+    wanted = cross_entropy_reference.forward(logits.astype(np.float64), labels, exact_weights, **options)
+    for one, right in zip(found, wanted, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, right, rtol=1e-6)
+    if dtype == BFLOAT16:
+        grad_loss = np.array(3, np.float32)
+        gradient = cross_entropy.backward(grad_loss, logits, labels, weights, *found[1:], **options)
+        exact = double(grad_loss, logits), exact_weights, double(*found[1:])
+        right = cross_entropy_reference.backward(*exact[0], labels, exact[1], *exact[2], **options)
+        assert gradient.dtype == dtype
+        check(gradient, right, 1)
+        assert not gradient[labels == -100].any()
 
 
 # -- embedding ---------------------------------------------------------------------------------------------------------
