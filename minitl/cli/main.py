@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -43,12 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:  # as in minitl doctor | head -1: whoever read has seen enough
-        sys.stderr.close()
-        sys.exit(128 + signal.SIGPIPE)
+        _leave(128 + signal.SIGINT)
     except MinitlError as error:
         if "--debug" in words:
             raise
         click.echo(f"minitl: {error}", err=True)
         sys.exit(1)
+
+
+def _leave(code: int) -> None:
+    """End the process at once: threads that a compiler has been given may be in the middle of its work, and would crash
+    in it while Python is taken down.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

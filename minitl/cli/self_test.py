@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import numpy as np
@@ -64,13 +64,13 @@ def _by_the_host(program: Program) -> None:
 
 
 def _tried(name: str, programs: list[Program], compile_: Callable[[Program], None]) -> Finding:
-    """Compile all files, on all cores: compilers let Python's lock go."""
+    """Compile all files, on all cores: compilers let Python's lock go. (Ctrl-C does not wait for this pool.)"""
     start, failures = time.perf_counter(), []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        tasks = [pool.submit(compile_, program) for program in programs]
+    with ThreadPool(os.cpu_count()) as pool:
+        tasks = [pool.apply_async(compile_, (program,)) for program in programs]
         for program, task in zip(programs, tasks, strict=True):
             try:
-                task.result()
+                task.get()
             except CompilerNotFound as error:
                 return Finding(name, f"not tried: {error}", "absent")
             except (nvrtc.NvrtcError, BuildError) as error:

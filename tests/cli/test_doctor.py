@@ -217,6 +217,7 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(doctor, "sections", stop)
+    monkeypatch.setattr(main, "_leave", sys.exit)
     assert run("doctor") == (130, "", "\ninterrupted\n")
 
 
@@ -226,3 +227,18 @@ def test_the_program_by_itself(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.startswith("Here is\n  ok minitl ")
     assert done.stderr == ""
+
+
+def test_interrupted_while_a_compiler_works(tmp_path: Path) -> None:
+    """The process is gone at once, whatever its threads are doing."""
+    code = """
+import signal, os, threading, time
+from minitl.cli import doctor, main, self_test
+def compile_(program, architecture):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+self_test._by_nvrtc = compile_
+main.main(["doctor"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted\n")
