@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from minitl.cli.findings import Finding
 from minitl.device import check_device
 from minitl.errors import DeviceError
 from minitl.kernels import nvrtc
-from minitl.kernels.cudasim import BuildError, CompilerNotFound, Module
+from minitl.kernels.cudasim import CompilerNotFound, Module
 from minitl.kernels.launch import bfloat16, cuda_problem, cupy_or_none
 from minitl.kernels.program import Program, all_programs
 from minitl.kernels.select import select, use_kernels
@@ -64,22 +65,32 @@ def _by_the_host(program: Program) -> None:
 
 
 def _tried(name: str, programs: list[Program], compile_: Callable[[Program], None]) -> Finding:
-    """Compile all files, on all cores: compilers let Python's lock go. (Ctrl-C does not wait for this pool.)"""
-    start, failures = time.perf_counter(), []
-    with ThreadPool(os.cpu_count()) as pool:
-        tasks = [pool.apply_async(compile_, (program,)) for program in programs]
-        for program, task in zip(programs, tasks, strict=True):
+    """Compile all files, on all cores: compilers let Python's lock go."""
+    start, waiting, failures = time.perf_counter(), deque(programs), {}
+
+    def work() -> None:
+        while waiting:
             try:
-                task.get()
-            except CompilerNotFound as error:
-                return Finding(name, f"not tried: {error}", "absent")
-            except (nvrtc.NvrtcError, BuildError) as error:
-                if str(error) == nvrtc.HOW_TO_GET_IT:
-                    return Finding(name, f"not tried: {error}", "absent")
-                failures.append(f"{program.file.name}: {error}")
-    kernels = sum(len(program.instantiations) for program in programs)
+                program = waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                compile_(program)
+            except Exception as error:
+                failures[program.file.name] = error
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(os.cpu_count() or 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for error in failures.values():
+        if isinstance(error, CompilerNotFound) or str(error) == nvrtc.HOW_TO_GET_IT:
+            return Finding(name, f"not tried: {error}", "absent")
     if failures:
-        return Finding(name, f"{len(failures)} of {len(programs)} files fail:\n" + "\n".join(failures), "broken")
+        lines = [f"{file}: {error}" for file, error in sorted(failures.items())]
+        return Finding(name, "\n".join([f"{len(failures)} of {len(programs)} files fail:", *lines]), "broken")
+    kernels = sum(len(program.instantiations) for program in programs)
     return Finding(name, f"all {kernels} kernels of {len(programs)} files, {time.perf_counter() - start:.0f} s")
 
 
