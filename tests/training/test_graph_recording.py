@@ -24,7 +24,7 @@ from minitl.errors import MinitlError
 from minitl.models import BertConfig, BertForTokenClassification, PackedBatch
 from minitl.random import default_generator
 from minitl.training import GraphedResult, GraphedStep, StepResult, train_step
-from minitl.training.graph import IN_FLIGHT, Room, Size
+from minitl.training.room import IN_FLIGHT, Room, Size
 
 CONFIG = BertConfig(
     vocab_size=50,

@@ -14,7 +14,8 @@ from minitl.device import module_of
 from minitl.errors import MinitlError
 from minitl.models import BertConfig, BertForTokenClassification, PackedBatch
 from minitl.training import train_step
-from minitl.training.graph import GraphedStep, Room, Size
+from minitl.training.graph import GraphedStep
+from minitl.training.room import Room, Size
 
 pytestmark = needs_device
 
