@@ -47,8 +47,8 @@ def doctor(as_json: bool, quick: bool) -> None:
     elif broken:
         names = ", ".join(finding.name for finding in broken)
         click.secho(f"\nBroken: {names}.", fg="red")
-    else:
-        click.echo("\nWhat is here works." if not quick else "")
+    elif not quick:
+        click.echo("\nWhat is here works.")
     if broken:
         click.get_current_context().exit(1)
 
