@@ -155,9 +155,10 @@ def our_adamw_step(count: int, p: Any, g: Any, m: Any, v: Any, **settings: Any) 
     parameter = Tensor(p.copy(), requires_grad=True)
     parameter.grad = Tensor(g)
     optimizer = optim.AdamW([parameter], **settings)
-    optimizer._first_moment[:], optimizer._second_moment[:], optimizer._steps[0] = m, v, count - 1
+    first, second = (moment[: p.size] for moment in (optimizer._first_moment, optimizer._second_moment))  # then padding
+    first[:], second[:], optimizer._steps[0] = m, v, count - 1
     optimizer.step()
-    return parameter.numpy(), optimizer._first_moment, optimizer._second_moment
+    return parameter.numpy(), first, second
 
 
 GRADIENTS = (1e-8, 1e-5, 1e-2, 1.0, 1e2, 1e4)
@@ -245,7 +246,7 @@ def test_sgd_takes_torchs_step_from_equal_state(settings: dict[str, Any], dtype:
         our_optimizer = optim.SGD([our], lr=rate, **settings)
         if our_optimizer._momentum is not None:
             their_optimizer.state[their] = {"momentum_buffer": torch.tensor(b)}
-            our_optimizer._momentum[:] = b
+            our_optimizer._momentum[: b.size] = b  # the rest is padding
         their_optimizer.step()
         our_optimizer.step()
         wanted = their.detach().numpy()
