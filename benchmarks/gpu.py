@@ -94,12 +94,16 @@ def tests(limit: float) -> str:
 
 
 def device() -> dict[str, str]:
-    code = (
-        "import cupy, json, numpy; p = cupy.cuda.runtime.getDeviceProperties(0); r = cupy.cuda.runtime;"
-        "print(json.dumps({'GPU': p['name'].decode(), 'compute capability': f\"{p['major']}.{p['minor']}\","
-        "'driver': str(r.driverGetVersion()), 'runtime': str(r.runtimeGetVersion()), 'CuPy': cupy.__version__,"
-        "'NumPy': numpy.__version__}))"
-    )
+    code = """
+import json, cupy, numpy
+runtime = cupy.cuda.runtime
+about = runtime.getDeviceProperties(0)
+print(json.dumps({
+    "GPU": about["name"].decode(), "compute capability": f"{about['major']}.{about['minor']}",
+    "CUDA of the driver": runtime.driverGetVersion(), "CUDA runtime": runtime.runtimeGetVersion(),
+    "CuPy": cupy.__version__, "NumPy": numpy.__version__,
+}))
+"""
     found = child(["-c", code], 60)
     torch = child(["-c", "import torch, json; print(json.dumps({'version': torch.__version__}))"], 60)
     found |= {"torch": torch.get("version", "not here"), "processors": os.cpu_count()}
