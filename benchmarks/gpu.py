@@ -61,7 +61,7 @@ def child(arguments: list[str], limit: float) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         return {"failed": f"not ready after {limit:.0f} s"}
-    print(f"  {time.perf_counter() - start:5.1f} s  {' '.join(arguments)}", file=sys.stderr, flush=True)
+    print(f"  {time.perf_counter() - start:5.1f} s  {' '.join(arguments).splitlines()[0]}", file=sys.stderr, flush=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
         print("\n".join(lines[-12:]), file=sys.stderr)
