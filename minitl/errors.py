@@ -28,3 +28,19 @@ class CheckpointError(MinitlError):
 
 class DownloadError(MinitlError):
     """Weights could not be fetched; the message lists the sources that were tried."""
+
+
+class DivergedError(MinitlError):
+    """A loss, a gradient or a weight is not finite; the step that would have spread it was not taken."""
+
+
+class InterruptedRunError(MinitlError):
+    """A run was asked to end by a signal, and has saved what it had.
+
+    Attributes:
+        signal_number: for example 2 for Ctrl-C; a command line exits with 128 more.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number

@@ -159,6 +159,20 @@ def cross_entropy_case(ignored: bool, weighted: bool, smoothing: float) -> Any:
     return build
 
 
+def focal_loss_case(gamma: float, weighted: bool) -> Any:
+    def build(shape: Shape, random: Random) -> Case:
+        labels = random.integers(0, shape[1], shape[0])
+        labels[::3] = -100
+        weights = positive(random, shape[1:]) if weighted else None
+        return Case(
+            lambda x: ops.focal_loss(x, labels, gamma=gamma, class_weights=weights),
+            (normal(random, shape),),
+            lambda x: gold.focal_loss(x, labels, gamma, weights),
+        )
+
+    return build
+
+
 def embedding_case(shape: Shape, random: Random) -> Case:
     """Ids of any shape choose rows of a table with 4 rows; repeats are certain from 5 ids on."""
     ids = random.integers(0, 4, shape)
@@ -230,6 +244,9 @@ FUSED: list[Variant] = [
     Variant("cross_entropy", "plain", cross_entropy_case(False, False, 0.0), (2, 2), "rows"),
     Variant("cross_entropy", "ignored", cross_entropy_case(True, False, 0.0), (2, 2), "rows"),
     Variant("cross_entropy", "ignored-weighted-smoothed", cross_entropy_case(True, True, 0.1), (2, 2), "rows"),
+    Variant("focal_loss", "2", focal_loss_case(2.0, False), (2, 2), "rows"),
+    Variant("focal_loss", "half-weighted", focal_loss_case(0.5, True), (2, 2), "rows"),
+    Variant("focal_loss", "0", focal_loss_case(0.0, True), (2, 2), "rows"),
     Variant("embedding", "any-shape", embedding_case),
     Variant("embedding", "sum", embedding_sum_case, (2, 2)),
     Variant("attention", "one-head", attention_case(1, 0.0), (2, 2), "none"),

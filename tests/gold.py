@@ -119,6 +119,18 @@ def cross_entropy(
     return total(losses) / total(divisors) if total(divisors) else 0.0
 
 
+def focal_loss(logits: np.ndarray, labels: np.ndarray, gamma: float, weights: np.ndarray | None = None) -> float:
+    """Each row's negative log-likelihood times the power of what is missing to certainty, averaged by weight."""
+    scored = [(row, label) for row, label in zip(logits.tolist(), labels.tolist(), strict=True) if label != -100]
+    losses, divisors = [], []
+    for row, label in scored:
+        weight = 1.0 if weights is None else float(weights[label])
+        others = math.fsum(math.exp(value - row[label]) for c, value in enumerate(row) if c != label)  # (1 - p) / p
+        losses.append(weight * (others / (1 + others)) ** gamma * math.log1p(others))
+        divisors.append(weight)
+    return total(losses) / total(divisors) if total(divisors) else 0.0
+
+
 def layer_norm(total: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:
     rows = [(row - row.mean()) / math.sqrt(((row - row.mean()) ** 2).mean() + eps) for row in total]
     return np.array(rows).reshape(total.shape) * weight + bias

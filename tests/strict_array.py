@@ -19,7 +19,20 @@ from numpy import float32, float64, inf, int32, int64, nan, newaxis, uint8, uint
 _CREATION = ("arange", "empty", "full", "ones", "zeros")
 _LIKE = ("empty_like", "full_like", "ones_like", "zeros_like")
 _ELEMENTWISE = (
-    *("abs", "clip", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "maximum", "minimum"),
+    *(
+        "abs",
+        "clip",
+        "equal",
+        "exp",
+        "expm1",
+        "greater",
+        "greater_equal",
+        "less",
+        "less_equal",
+        "log",
+        "maximum",
+        "minimum",
+    ),
     *("not_equal", "sign", "sqrt", "tanh", "where"),
 )
 _SHAPES = ("ascontiguousarray", "broadcast_to", "concatenate", "stack", "take_along_axis", "matmul", "split")

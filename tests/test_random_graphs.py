@@ -52,6 +52,7 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "transpose": lambda x: full(x).T.reshape(2, 3),
     "scatter_rows": lambda x: ops.scatter_rows(full(x), np.array([1, 0]), 2),
     "cross_entropy": lambda x: ops.cross_entropy(full(x), np.array([2, 0])),
+    "focal_loss": lambda x: ops.focal_loss(full(x), np.array([2, 0]), gamma=2.0),
     "detach": lambda x: x.detach() * 0.0 + x,
 }
 BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from minitl.models.bert import BertModel
     from minitl.models.config import BertConfig
     from minitl.models.default_model import DEFAULT_MODEL
+    from minitl.models.loss_options import LossOptions
     from minitl.models.pretrained import require_tokenizer
     from minitl.models.tagging import Span
     from minitl.models.token_classifier import BertForTokenClassification
@@ -16,6 +17,7 @@ _HOMES = {
     "BertModel": "minitl.models.bert",
     "BertForTokenClassification": "minitl.models.token_classifier",
     "DEFAULT_MODEL": "minitl.models.default_model",
+    "LossOptions": "minitl.models.loss_options",
     "PackedBatch": "minitl.text.batch",
     "Span": "minitl.models.tagging",
     "require_tokenizer": "minitl.models.pretrained",
@@ -26,6 +28,7 @@ __all__ = [
     "BertConfig",
     "BertForTokenClassification",
     "BertModel",
+    "LossOptions",
     "PackedBatch",
     "Span",
     "require_tokenizer",

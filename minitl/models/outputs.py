@@ -50,7 +50,9 @@ class TokenClassifierLoss:
 
     Attributes:
         loss, label_count: as in TokenClassifierOutput.
+        weight: what the mean was divided by, ``label_count`` unless classes have weights.
     """
 
     loss: Tensor
     label_count: int
+    weight: float

@@ -12,6 +12,7 @@ from minitl import nn, ops
 from minitl.kernels.launch import is_short
 from minitl.models.bert import BertModel, linear_layer, open_door, unpack
 from minitl.models.config import BertConfig
+from minitl.models.loss_options import CROSS_ENTROPY, LossOptions
 from minitl.models.outputs import TokenClassifierLoss, TokenClassifierOutput
 from minitl.models.padding import Ids, check_labels
 from minitl.models.placed_batch import PlacedBatch
@@ -71,7 +72,7 @@ class BertForTokenClassification(PretrainedMixin, TaggingMixin, nn.Module):
             logits, encoded = padding.unpack(logits), unpack(encoded, batch, padding)
         return TokenClassifierOutput(logits, loss, label_count, encoded.hidden_states, encoded.attentions)
 
-    def loss(self, batch: PackedBatch) -> TokenClassifierLoss:
+    def loss(self, batch: PackedBatch, options: LossOptions = CROSS_ENTROPY) -> TokenClassifierLoss:
         """Return the loss of a packed batch without its logits, for training: tokens that are not scored are left out
         as soon as no other token needs them.
 
@@ -81,6 +82,7 @@ class BertForTokenClassification(PretrainedMixin, TaggingMixin, nn.Module):
 
         Args:
             batch: with labels.
+            options: weights of classes, smoothing, or focal loss; by default plain cross-entropy.
 
         Raises:
             ValueError: no labels, a label out of range, or ids out of range.
@@ -92,11 +94,13 @@ class BertForTokenClassification(PretrainedMixin, TaggingMixin, nn.Module):
         label_count = len(scored)
         rows = None if label_count == batch.token_count else scored
         state = self.bert.hidden_states(batch, rows=rows)[-1]  # (N, D)
-        return TokenClassifierLoss(ops.cross_entropy(self._logits(state, rows), batch.labels[scored]), label_count)
+        labels = batch.labels[scored]
+        loss = options.loss(self._logits(state, rows), labels)
+        return TokenClassifierLoss(loss, label_count, options.weight(labels))
 
-    def placed_loss(self, batch: PlacedBatch) -> Tensor:
+    def placed_loss(self, batch: PlacedBatch, options: LossOptions = CROSS_ENTROPY) -> Tensor:
         """Return the loss of a batch on a GPU, from all its tokens: which are scored is not known to the host."""
-        return ops.cross_entropy(self._logits(self.bert.hidden_states(batch)[-1]), batch.labels)
+        return options.loss(self._logits(self.bert.hidden_states(batch)[-1]), batch.labels)
 
     def _logits(self, state: Tensor, rows: np.ndarray | None = None) -> Tensor:
         """Return the logits of hidden states (N, D), float32 where those are bfloat16."""

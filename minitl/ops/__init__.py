@@ -13,6 +13,7 @@ from minitl.ops.cross_entropy import IGNORE_INDEX, cross_entropy
 from minitl.ops.dropout import dropout
 from minitl.ops.elementary import erf, exp, log, relu, sqrt, tanh
 from minitl.ops.embedding import embedding, embedding_sum
+from minitl.ops.focal_loss import focal_loss
 from minitl.ops.gelu import gelu
 from minitl.ops.indexing import getitem, scatter_rows, take_rows
 from minitl.ops.layer_norm import layer_norm
@@ -29,8 +30,8 @@ from minitl.ops.softmax import softmax
 __all__ = [
     "IGNORE_INDEX", "OPS", "absolute", "add", "argmax", "astype", "attention", "attention_joined", "broadcast_to",
     "concatenate", "cross_entropy", "divide", "dropout", "embedding", "embedding_sum", "equal", "erf", "exp",
-    "gelu", "getitem", "greater", "greater_equal", "layer_norm", "less", "less_equal", "linear", "linear_joined",
-    "linear_many", "log", "matmul", "max", "maximum", "mean", "min", "minimum", "multiply", "negative", "not_equal",
-    "power", "relu", "reshape", "scatter_rows", "sentences", "softmax", "sqrt", "stack", "subtract", "sum",
+    "focal_loss", "gelu", "getitem", "greater", "greater_equal", "layer_norm", "less", "less_equal", "linear",
+    "linear_joined", "linear_many", "log", "matmul", "max", "maximum", "mean", "min", "minimum", "multiply", "negative",
+    "not_equal", "power", "relu", "reshape", "scatter_rows", "sentences", "softmax", "sqrt", "stack", "subtract", "sum",
     "take_rows", "tanh", "transpose", "where",
 ]  # fmt: skip

@@ -44,30 +44,46 @@ def cross_entropy(
         TypeError: labels that are no integers.
         ValueError: shapes that do not fit, or a label out of range; the message names its value and position.
     """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1), got {label_smoothing}")
+    targets, weights = checked_targets("cross_entropy", logits, labels, ignore_index, class_weights)
+    loss: Tensor = CrossEntropy.apply(
+        logits, labels=targets, class_weights=weights, ignore_index=ignore_index, label_smoothing=label_smoothing
+    )
+    return loss
+
+
+def checked_targets(
+    name: str,
+    logits: Tensor,
+    labels: Tensor | Array,
+    ignore_index: int,
+    class_weights: Tensor | np.ndarray | None,
+) -> tuple[Array, Array | None]:
+    """Return the labels, as a copy, and the class weights where the logits are and of their dtype.
+
+    Raises:
+        TypeError, ValueError: what :func:`cross_entropy` refuses, in the name of the operation ``name``. Class weights
+            on a GPU are trusted to be no less than 0, since to look at them would stop it.
+    """
     # a copy: backward needs them as they are now
     given = labels if on_gpu(labels) else np.array(labels.numpy() if isinstance(labels, Tensor) else labels)
     if given.dtype.kind not in "iu":
-        raise TypeError(f"cross_entropy: labels must be integers, not {given.dtype}")
+        raise TypeError(f"{name}: labels must be integers, not {given.dtype}")
     if logits.ndim != 2 or logits.shape[1] == 0 or given.shape != logits.shape[:1]:
-        raise ValueError(f"cross_entropy needs logits (N, C) and labels (N,), got {logits.shape} and {given.shape}")
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1), got {label_smoothing}")
+        raise ValueError(f"{name} needs logits (N, C) and labels (N,), got {logits.shape} and {given.shape}")
     if not on_gpu(given):
         check_ids(np.where(given == ignore_index, 0, given), logits.shape[1], name="label")
-    weights = None
-    if class_weights is not None:
-        if isinstance(class_weights, Tensor) and class_weights.requires_grad:
-            raise ValueError("cross_entropy: class_weights get no gradient; pass class_weights.detach()")
-        source = class_weights.array if isinstance(class_weights, Tensor) else np.asarray(class_weights)
-        if source.shape != logits.shape[1:]:
-            raise ValueError(f"cross_entropy: class_weights {source.shape} for {logits.shape[1]} classes")
-        if not bool((source >= 0).all()):
-            raise ValueError("cross_entropy: class_weights must not be negative")
-        weights = move(source, logits.device).astype(logits.dtype)
-    loss: Tensor = CrossEntropy.apply(
-        logits, labels=given, class_weights=weights, ignore_index=ignore_index, label_smoothing=label_smoothing
-    )
-    return loss
+    if class_weights is None:
+        return given, None
+    if isinstance(class_weights, Tensor) and class_weights.requires_grad:
+        raise ValueError(f"{name}: class_weights get no gradient; pass class_weights.detach()")
+    source = class_weights.array if isinstance(class_weights, Tensor) else np.asarray(class_weights)
+    if source.shape != logits.shape[1:]:
+        raise ValueError(f"{name}: class_weights {source.shape} for {logits.shape[1]} classes")
+    if not on_gpu(source) and not bool((source >= 0).all()):
+        raise ValueError(f"{name}: class_weights must not be negative")
+    return given, move(source, logits.device).astype(logits.dtype)
 
 
 @register("cross_entropy")

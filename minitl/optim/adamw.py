@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from minitl.kernels.adamw import Segment
 from minitl.kernels.adamw.table import options_of
@@ -61,6 +63,37 @@ class AdamW(Optimizer):
         self._steps = [0] * len(self._trained)
         self._touched: list[Array | None] = [None] * len(self._trained)
         self._recordable: Recordable | None = None
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def _moments(self) -> dict[str, Array]:
+        return {"first_moment": self._first_moment, "second_moment": self._second_moment}
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return moments, ``steps.<name>``, and ``touched_rows.<name>`` where only some rows ever had a gradient."""
+        state = super().state_dict()
+        for number, name in enumerate(self.names):
+            state[f"steps.{name}"] = np.array(self._steps[number], dtype=np.int64)
+            touched = self._touched[number]
+            if touched is not None:
+                state[f"touched_rows.{name}"] = np.array(touched)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on where another AdamW over the same parameters was; see :meth:`Optimizer.load_state_dict`."""
+        super().load_state_dict(state)
+        for number, name in enumerate(self.names):
+            self._steps[number] = int(state[f"steps.{name}"])
+            touched = state.get(f"touched_rows.{name}")
+            self._touched[number] = None if touched is None else np.array(touched, dtype=bool)
+
+    def _state_shapes(self, state: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+        shapes = super()._state_shapes(state)
+        for name, view in zip(self.names, self.buffer.views, strict=True):
+            shapes[f"steps.{name}"] = ()
+            if f"touched_rows.{name}" in state:
+                shapes[f"touched_rows.{name}"] = view.shape[:1]
+        return shapes
 
     def _update(self, written: Sequence[int]) -> None:
         segments = []

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from minitl.device import move
+from minitl.kernels.launch import Array
 from minitl.optim.flat_buffer import FlatBuffer
 from minitl.tensor import Tensor
 
@@ -38,6 +42,7 @@ class Optimizer(ABC):
 
     Attributes:
         groups: with ``lr`` and ``weight_decay`` filled in; changing ``group.lr`` changes the next step.
+        names: of the trained parameters, from their groups; their numbers, "0", "1" and so on, where those have none.
 
     Raises:
         ValueError: no parameters, one of them twice or computed, mixed dtypes or devices, or a negative rate.
@@ -51,6 +56,7 @@ class Optimizer(ABC):
             group.weight_decay = weight_decay if group.weight_decay is None else group.weight_decay
             check_not_negative(lr=group.lr, weight_decay=group.weight_decay)
         listed = [(parameter, group) for group in self.groups for parameter in group.parameters]
+        names = [name for group in self.groups for name in group.names or [""] * len(group.parameters)]
         if not listed:
             raise ValueError("an optimizer needs at least one parameter")
         if len({id(parameter) for parameter, _ in listed}) != len(listed):
@@ -59,6 +65,8 @@ class Optimizer(ABC):
             raise ValueError("an optimizer's parameters are leaves; gradients do not stay at a computed tensor")
         self._trained = [(parameter, group) for parameter, group in listed if parameter.requires_grad]
         self._frozen = [parameter for parameter, _ in listed if not parameter.requires_grad]
+        trained_names = [name for name, (parameter, _) in zip(names, listed, strict=True) if parameter.requires_grad]
+        self.names = [name or str(number) for number, name in enumerate(trained_names)]
         self.buffer = FlatBuffer([parameter for parameter, _ in self._trained])
 
     def step(self) -> None:
@@ -90,6 +98,51 @@ class Optimizer(ABC):
         """Forget all gradients: ``grad`` is None again."""
         for slot in self.buffer.slots:
             slot.forget()
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return what the optimizer remembers, as new arrays on the host, named ``first_moment.<parameter>``.
+
+        With the parameters' values, the learning rates and this, training goes on as if it had never stopped.
+        """
+        return {
+            f"{kind}.{name}": np.array(move(self._part(flat, number), "cpu"))
+            for kind, flat in self._moments().items()
+            for number, name in enumerate(self.names)
+        }
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Remember what another optimizer over the same parameters did; see :meth:`state_dict`.
+
+        Raises:
+            ValueError: names are missing or unknown, or shapes differ; all are listed, and nothing has been changed.
+        """
+        shapes = self._state_shapes(state)
+        problems = [f"missing: {key}" for key in shapes.keys() - state.keys()]
+        problems += [f"unknown: {key}" for key in state.keys() - shapes.keys()]
+        problems += [
+            f"{key}: expected shape {shapes[key]}, got {np.shape(state[key])}"
+            for key in shapes.keys() & state.keys()
+            if np.shape(state[key]) != shapes[key]
+        ]
+        if problems:
+            raise ValueError("the state does not fit the optimizer:\n  " + "\n  ".join(sorted(problems)))
+        for kind, flat in self._moments().items():
+            for number, name in enumerate(self.names):
+                self._part(flat, number)[...] = move(np.asarray(state[f"{kind}.{name}"]), self.buffer.device)
+
+    def _state_shapes(self, state: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+        """Return the arrays that ``state`` must have and their shapes."""
+        views = dict(zip(self.names, self.buffer.views, strict=True))
+        return {f"{kind}.{name}": view.shape for kind in self._moments() for name, view in views.items()}
+
+    def _moments(self) -> dict[str, Array]:
+        """Return the flat buffers, of the parameters' layout, of what is remembered, by kind."""
+        return {}
+
+    def _part(self, flat: Array, number: int) -> Array:
+        """Return the part of a flat buffer that belongs to parameter ``number``, in its shape."""
+        offset, length = self.buffer.segments[number]
+        return flat[offset : offset + length].reshape(self.buffer.views[number].shape)
 
     def _rates(self, number: int) -> tuple[float, float]:
         """Return learning rate and weight decay of parameter ``number``; its group's are filled in, never None."""

@@ -38,7 +38,20 @@ def cosine_factor(step: int, warmup: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-SHAPES: dict[str, Callable[[int, int, int], float]] = {"linear": linear_factor, "cosine": cosine_factor}
+def constant_factor(step: int, warmup: int, total: int) -> float:
+    """Return the factor of step ``step``: linear warm-up, then 1.
+
+    >>> [constant_factor(step, 2, 6) for step in range(4)]
+    [0.0, 0.5, 1.0, 1.0]
+    """
+    return step / warmup if step < warmup else 1.0
+
+
+SHAPES: dict[str, Callable[[int, int, int], float]] = {
+    "linear": linear_factor,
+    "cosine": cosine_factor,
+    "constant": constant_factor,
+}
 
 
 class Schedule:
@@ -48,7 +61,10 @@ class Schedule:
         optimizer: its groups' ``lr`` at this moment are the peak rates.
         total: number of steps of the whole training.
         warmup: how many of them warm up; with any, the first step has rate 0 (as in transformers).
-        shape: ``"linear"`` or ``"cosine"`` decay.
+        shape: ``"linear"`` or ``"cosine"`` decay, or ``"constant"`` for none.
+
+    Attributes:
+        step_number: of the step whose rates are set, from 0.
 
     Raises:
         ValueError: an unknown shape, or not 0 <= warmup <= total.
@@ -63,15 +79,20 @@ class Schedule:
             raise ValueError(f"warmup must be between 0 and total ({total}), got {warmup}")
         self.optimizer, self.total, self.warmup, self.shape = optimizer, total, warmup, shape
         self._peaks = [group.lr or 0.0 for group in optimizer.groups]
-        self._step = 0
+        self.step_number = 0
         self._apply()
 
     def step(self) -> None:
         """Move on to the next step's rates."""
-        self._step += 1
+        self.step_number += 1
+        self._apply()
+
+    def go_to(self, step_number: int) -> None:
+        """Set the rates of another step, as after ``step_number`` calls of :meth:`step` on a new schedule."""
+        self.step_number = step_number
         self._apply()
 
     def _apply(self) -> None:
-        factor = SHAPES[self.shape](self._step, self.warmup, self.total)
+        factor = SHAPES[self.shape](self.step_number, self.warmup, self.total)
         for group, peak in zip(self.optimizer.groups, self._peaks, strict=True):
             group.lr = peak * factor

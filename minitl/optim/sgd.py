@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from minitl.kernels.launch import Array
 from minitl.optim.optimizer import Optimizer, ParameterGroup
 from minitl.tensor import Tensor
 
@@ -41,6 +42,9 @@ class SGD(Optimizer):
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
         self.momentum, self.nesterov = momentum, nesterov
         self._momentum = self.buffer.xp.zeros_like(self.buffer.parameters) if momentum else None
+
+    def _moments(self) -> dict[str, Array]:
+        return {} if self._momentum is None else {"momentum": self._momentum}
 
     def _update(self, written: Sequence[int]) -> None:
         for number in written:

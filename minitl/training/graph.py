@@ -25,9 +25,10 @@ import numpy as np
 
 from minitl import optim
 from minitl.device import module_of
-from minitl.errors import MinitlError
+from minitl.errors import DivergedError
 from minitl.kernels.launch import Array, host_array
 from minitl.kernels.select import select
+from minitl.models.loss_options import CROSS_ENTROPY, LossOptions
 from minitl.models.padding import check_labels, check_ranges
 from minitl.models.token_classifier import BertForTokenClassification
 from minitl.ops import IGNORE_INDEX
@@ -103,6 +104,7 @@ class GraphedStep:
         schedule: of the optimizer's learning rate, or None.
         max_norm: largest global gradient norm.
         bucket: sizes of batches, in tokens, are multiples of it: more waste for a larger one, fewer graphs.
+        loss_options: as of ``train_step``.
 
     Raises:
         ValueError: a bucket below 1.
@@ -116,11 +118,14 @@ class GraphedStep:
         schedule: optim.Schedule | None = None,
         max_norm: float = 1.0,
         bucket: int = 64,
+        loss_options: LossOptions = CROSS_ENTROPY,
     ) -> None:
         if bucket < 1:
             raise ValueError(f"bucket must be at least 1 token, got {bucket}")
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.max_norm, self.bucket = max_norm, bucket
+        self._given_loss_options = loss_options  # with weights on the host, to count labels by
+        self.loss_options = loss_options.on(model.bert.device, model.classifier.weight.dtype.name)
         self.eager_because = ""
         self._xp: Any = module_of(model.bert.device)
         self._pool = None if self._xp is np else self._xp.cuda.MemoryPool()
@@ -141,7 +146,7 @@ class GraphedStep:
 
         Raises:
             ValueError: no labels, or a label or id out of range.
-            MinitlError: a step before, one or two steps ago, met a loss or a gradient that is not finite; it has left
+            DivergedError: a step before, one or two steps ago, met a loss or a gradient that is not finite; it has left
                 the parameters alone.
         """
         if batch.labels is None:
@@ -151,10 +156,17 @@ class GraphedStep:
             self._explain(
                 "CUDA graphs need a model on 'cuda'" if on_cpu else "the reference kernels are no CUDA kernels"
             )
-            return train_step(self.model, [batch], self.optimizer, schedule=self.schedule, max_norm=self.max_norm)
+            return train_step(
+                self.model,
+                [batch],
+                self.optimizer,
+                schedule=self.schedule,
+                max_norm=self.max_norm,
+                loss_options=self.loss_options,
+            )
         label_count = int(np.count_nonzero(batch.labels != IGNORE_INDEX))
-        if label_count == 0:
-            return StepResult(0.0, 0.0, 0, batch.token_count, skipped=True)
+        if self._given_loss_options.weight(batch.labels) == 0:
+            return StepResult(0.0, 0.0, label_count, batch.token_count, skipped=True)
         while len(self._pending) >= IN_FLIGHT:
             self._check(self._pending.popleft())
         check_ranges(batch, self.model.config)
@@ -202,7 +214,7 @@ class GraphedStep:
         Nothing in here looks at a number on the GPU.
         """
         with calls_in_memory(BaseCall(first_call, room.base_call)):
-            loss = self.model.placed_loss(room.batch)
+            loss = self.model.placed_loss(room.batch, self.loss_options)
             loss.backward()
         norm, written = self.optimizer.launch_step(self.max_norm)
         self.optimizer.zero_grad()
@@ -252,7 +264,7 @@ class GraphedStep:
     def _check(self, result: GraphedResult) -> None:
         loss, norm = result.finish()
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise MinitlError(
+            raise DivergedError(
                 f"training diverged: the loss is {loss}, the gradient's norm {norm}; that step was not taken; "
                 "lower the learning rate, or look for NaN in the weights"
             )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from minitl import optim
-from minitl.errors import MinitlError
+from minitl.errors import DivergedError
+from minitl.models.loss_options import CROSS_ENTROPY, LossOptions
 from minitl.models.token_classifier import BertForTokenClassification
 from minitl.ops import IGNORE_INDEX
 from minitl.text.batch import PackedBatch
@@ -23,8 +24,8 @@ class StepResult:
         loss: mean loss over all scored labels of the step, before the update.
         gradient_norm: global norm of the gradients before clipping.
         label_count, token_count: scored labels and tokens read.
-        skipped: True where no label was scored: the optimizer was left alone, since even a zero gradient would decay
-            weights.
+        skipped: True where no label was scored, or all have the weight 0: the optimizer was left alone, since even a
+            zero gradient would decay weights.
     """
 
     loss: float
@@ -41,6 +42,7 @@ def train_step(
     *,
     schedule: optim.Schedule | None = None,
     max_norm: float = 1.0,
+    loss_options: LossOptions = CROSS_ENTROPY,
 ) -> StepResult:
     """Accumulate the gradients of ``batches`` and update once, as if they were one batch.
 
@@ -54,26 +56,31 @@ def train_step(
         optimizer: over the model's parameters, without gradients left over.
         schedule: of the optimizer's learning rate, or None.
         max_norm: largest global gradient norm.
+        loss_options: weights of classes, smoothing, or focal loss. With weights, batches count by the weights of their
+            labels.
 
     Raises:
         ValueError: no batches, or a batch without labels.
-        MinitlError: the loss or the gradient is not finite; the optimizer has not stepped.
+        DivergedError: the loss or the gradient is not finite; the optimizer has not stepped, the gradients are
+            forgotten, and the schedule stays where it was.
     """
     labels = [batch.labels for batch in batches if batch.labels is not None]
     if not labels or len(labels) != len(batches):
         raise ValueError("train_step needs at least one batch, and labels in every batch")
     counts = [int(np.count_nonzero(one != IGNORE_INDEX)) for one in labels]
-    total, tokens = sum(counts), sum(batch.token_count for batch in batches)
+    weights = [loss_options.weight(one) for one in labels]
+    total, tokens = sum(weights), sum(batch.token_count for batch in batches)
     if total == 0:
-        return StepResult(0.0, 0.0, 0, tokens, skipped=True)
+        return StepResult(0.0, 0.0, sum(counts), tokens, skipped=True)
     loss = 0.0
-    for batch, count in zip(batches, counts, strict=True):
-        share = model.loss(batch).loss * (count / total)
+    for batch, weight in zip(batches, weights, strict=True):
+        share = model.loss(batch, loss_options).loss * (weight / total)
         share.backward()
         loss += share.item()
     norm = optim.clip_grad_norm(model.parameters(), max_norm)
     if not math.isfinite(loss) or not math.isfinite(norm):
-        raise MinitlError(
+        optimizer.zero_grad()
+        raise DivergedError(
             f"training diverged: the loss is {loss}, the gradient's norm {norm}; the step was not taken; "
             "lower the learning rate, or look for NaN in the weights"
         )
@@ -81,4 +88,4 @@ def train_step(
     optimizer.zero_grad()
     if schedule is not None:
         schedule.step()
-    return StepResult(loss, norm, total, tokens, skipped=False)
+    return StepResult(loss, norm, sum(counts), tokens, skipped=False)

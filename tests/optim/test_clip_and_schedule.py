@@ -111,7 +111,7 @@ def test_every_schedule_rises_then_falls_to_zero(total: int, data: st.DataObject
 
 def test_wrong_schedules() -> None:
     optimizer = optim.SGD(with_gradients([1.0]))
-    with pytest.raises(ValueError, match=r"one of \['cosine', 'linear'\], not 'step'"):
+    with pytest.raises(ValueError, match=r"one of \['constant', 'cosine', 'linear'\], not 'step'"):
         optim.Schedule(optimizer, 10, shape="step")
     for warmup in (-1, 11):
         with pytest.raises(ValueError, match=r"warmup must be between 0 and total \(10\)"):
