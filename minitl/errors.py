@@ -30,10 +30,6 @@ class DownloadError(MinitlError):
     """Weights could not be fetched; the message lists the sources that were tried."""
 
 
-class DivergedError(MinitlError):
-    """A loss, a gradient or a weight is not finite; the step that would have spread it was not taken."""
-
-
 class InterruptedRunError(MinitlError):
     """A run was asked to end by a signal, and has saved what it had.
 

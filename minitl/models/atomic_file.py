@@ -39,14 +39,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
         yield temporary
         os.chmod(temporary, mode)
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, path)
+        flush(path.parent)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
-    _flush(path.parent)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -65,8 +65,12 @@ def make_folder(folder: Path) -> None:
         raise CheckpointError(f"{folder}: cannot be created ({error.strerror})") from None
 
 
-def _flush(path: Path) -> None:
-    """Ask the operating system to put a file, or the names in a folder, on the disk."""
+def flush(path: Path) -> None:
+    """Ask the operating system to put a file, or the names in a folder, on the disk.
+
+    Raises:
+        OSError: it could not; whether the data is there is unknown then, and asking again would not tell.
+    """
     if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
         return
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)

@@ -35,6 +35,10 @@ DTYPE_BITS = {
     "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
 }  # fmt: skip
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")  # what a parameter can be read from
+NUMPY_DTYPES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
+    "U64": "uint64", "I64": "int64", "F16": "float16", "F32": "float32", "F64": "float64", "C64": "complex64",
+}  # fmt: skip
 WRITABLE = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")  # fmt: skip  # noqa: E501
 
 
@@ -206,6 +210,18 @@ class SafetensorsFile:
                 "load it with dtype='float64'"
             )
         return converted
+
+    def read_stored(self, name: str) -> np.ndarray:
+        """Read one tensor as it is stored, of any dtype that NumPy has.
+
+        Raises:
+            CheckpointError: NumPy has no such dtype.
+        """
+        dtype = self.tensors[name].dtype
+        if dtype not in NUMPY_DTYPES:
+            raise CheckpointError(f"{self.path}: tensor {name!r} is {dtype}, which NumPy does not have")
+        stored: np.ndarray = self._file.get_tensor(name)
+        return stored
 
     def _read_bfloat16(self, info: TensorInfo) -> np.ndarray:
         """NumPy has no bfloat16, so its reader cannot; a bfloat16 is the upper half of a float32."""

@@ -54,6 +54,7 @@ def batches(
     epoch: int = 0,
     shuffle: bool = True,
     group_by_length: bool = True,
+    start: int = 0,
 ) -> Iterator[Batch]:
     """Yield every sentence exactly once, ``batch_size`` sentences at a time (the last batch may have fewer).
 
@@ -67,10 +68,11 @@ def batches(
         seed, epoch: choose the order; unused without ``shuffle``.
         shuffle: whether the order is random.
         group_by_length: whether sentences of similar length come together, which evens out the batches' work.
+        start: how many batches to leave out at the beginning.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, found {batch_size}")
-    for numbers in _batched_sentences(encoded, batch_size, seed, epoch, shuffle, group_by_length):
+    for numbers in _batched_sentences(encoded, batch_size, seed, epoch, shuffle, group_by_length)[start:]:
         yield _pack(encoded, numbers)
 
 

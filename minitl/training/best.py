@@ -32,6 +32,14 @@ class BestState:
         self.score, self.label = score, label
         return True
 
+    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the best state's arrays; none before the first score."""
+        return self._state
+
+    def load(self, score: float, label: object, state: dict[str, np.ndarray[Any, Any]]) -> None:
+        """Take over the best state of an earlier run."""
+        self.score, self.label, self._state = score, label, state
+
     def restore(self) -> None:
         """Put the best state back into the model.
 

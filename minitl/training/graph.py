@@ -25,7 +25,6 @@ import numpy as np
 
 from minitl import optim
 from minitl.device import module_of
-from minitl.errors import DivergedError
 from minitl.kernels.launch import Array, host_array
 from minitl.kernels.select import select
 from minitl.models.loss_options import CROSS_ENTROPY, LossOptions
@@ -36,7 +35,7 @@ from minitl.precision import current_precision
 from minitl.random import BaseCall, calls_in_memory, default_generator
 from minitl.text.batch import PackedBatch
 from minitl.training.room import IN_FLIGHT, Room, Size
-from minitl.training.step import StepResult, train_step
+from minitl.training.step import DivergedError, StepResult, train_step
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,7 @@ class GraphedStep:
         max_norm: largest global gradient norm.
         bucket: sizes of batches, in tokens, are multiples of it: more waste for a larger one, fewer graphs.
         loss_options: as of ``train_step``.
+        raise_if_diverged: whether a loss or gradient that is not finite raises; if not, the results show it.
 
     Raises:
         ValueError: a bucket below 1.
@@ -119,11 +119,12 @@ class GraphedStep:
         max_norm: float = 1.0,
         bucket: int = 64,
         loss_options: LossOptions = CROSS_ENTROPY,
+        raise_if_diverged: bool = True,
     ) -> None:
         if bucket < 1:
             raise ValueError(f"bucket must be at least 1 token, got {bucket}")
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
-        self.max_norm, self.bucket = max_norm, bucket
+        self.max_norm, self.bucket, self.raise_if_diverged = max_norm, bucket, raise_if_diverged
         self._given_loss_options = loss_options  # with weights on the host, to count labels by
         self.loss_options = loss_options.on(model.bert.device, model.classifier.weight.dtype.name)
         self.eager_because = ""
@@ -263,7 +264,7 @@ class GraphedStep:
 
     def _check(self, result: GraphedResult) -> None:
         loss, norm = result.finish()
-        if not math.isfinite(loss) or not math.isfinite(norm):
+        if self.raise_if_diverged and not (math.isfinite(loss) and math.isfinite(norm)):
             raise DivergedError(
                 f"training diverged: the loss is {loss}, the gradient's norm {norm}; that step was not taken; "
                 "lower the learning rate, or look for NaN in the weights"

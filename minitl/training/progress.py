@@ -17,23 +17,29 @@ class TrainingProgress:
         steps: how many there will be.
         description: what stands before the bar.
         stream: where to write, standard error by default.
+        done: how many are done already, before an interruption.
+        quiet: whether to write nothing at all.
     """
 
-    def __init__(self, steps: int, description: str, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, steps: int, description: str, stream: TextIO | None = None, *, done: int = 0, quiet: bool = False
+    ) -> None:
         from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
         self.stream = stream or sys.stderr
         self.description = description
-        self.steps, self.done, self.tokens = steps, 0, 0
+        self.steps, self.done, self.tokens = steps, done, 0
+        self.quiet = quiet
         self.average_loss = 0.0
         self._labels = 0
         self._start = time.perf_counter()
         layout = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {elapsed}<{remaining}{postfix}"
         self._bar = tqdm(
             total=steps,
+            initial=done,
             desc=description,
             file=self.stream,
-            disable=not self.stream.isatty(),
+            disable=quiet or not self.stream.isatty(),
             dynamic_ncols=True,
             leave=False,
             bar_format=layout,
@@ -63,7 +69,7 @@ class TrainingProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._bar.close()
-        if kind is None:
+        if kind is None and not self.quiet:
             seconds = time.perf_counter() - self._start
             rate = f"{self.tokens_per_second:,.0f} tokens/s"
             print(

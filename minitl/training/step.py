@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minitl import optim
-from minitl.errors import DivergedError
+from minitl.errors import MinitlError
 from minitl.models.loss_options import CROSS_ENTROPY, LossOptions
 from minitl.models.token_classifier import BertForTokenClassification
 from minitl.ops import IGNORE_INDEX
@@ -33,6 +33,16 @@ class StepResult:
     label_count: int
     token_count: int
     skipped: bool
+
+
+class DivergedError(MinitlError):
+    """A loss, a gradient or a parameter is not finite.
+
+    Attributes:
+        result: what the step saw that was not taken.
+    """
+
+    result: StepResult
 
 
 def train_step(
@@ -80,10 +90,12 @@ def train_step(
     norm = optim.clip_grad_norm(model.parameters(), max_norm)
     if not math.isfinite(loss) or not math.isfinite(norm):
         optimizer.zero_grad()
-        raise DivergedError(
+        error = DivergedError(
             f"training diverged: the loss is {loss}, the gradient's norm {norm}; the step was not taken; "
             "lower the learning rate, or look for NaN in the weights"
         )
+        error.result = StepResult(loss, norm, sum(counts), tokens, skipped=False)
+        raise error
     optimizer.step()
     optimizer.zero_grad()
     if schedule is not None:

@@ -83,7 +83,7 @@ def test_a_state_that_does_not_fit_is_refused_whole() -> None:
     state = optimizer.state_dict()
     wrong = {**state, "first_moment.late": np.ones(3), "steps.nobody": np.array(1)}
     del wrong["second_moment.table"]
-    with pytest.raises(ValueError, match=r"late: expected shape \(2,\), got \(3,\)\n.*missing.*table\n.*unknown.*nobody"):
+    with pytest.raises(ValueError, match=r"late: .* \(2,\), got \(3,\)\n.*missing.*table\n.*unknown.*nobody"):
         optimizer.load_state_dict(wrong)
     assert all(values.tobytes() == optimizer.state_dict()[name].tobytes() for name, values in state.items())
 

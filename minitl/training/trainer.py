@@ -1,0 +1,393 @@
+"""The training loop: steps, evaluations, checkpoints, the best state, an end for one of four reasons.
+
+::
+
+    step -> log -> signal? -> evaluation due? -> checkpoint due? -> step ...
+
+Everything that decides what comes next is in a checkpoint: how many steps are done (which gives epoch and place in the
+data), parameters, optimizer, the generator's two numbers, best state, patience, lengths of the logs. So a run that was
+stopped after any step goes on with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minitl import optim
+from minitl.errors import CheckpointError, InterruptedRunError, MinitlError
+from minitl.models.loss_options import CROSS_ENTROPY, LossOptions
+from minitl.models.token_classifier import BertForTokenClassification
+from minitl.random import default_generator
+from minitl.text.batching import Batch, batch_count, batches
+from minitl.text.conll import Sentence
+from minitl.text.encoding import EncodedDataset
+from minitl.training.best import BestState
+from minitl.training.checkpoint import Checkpoint, CheckpointFolder
+from minitl.training.early_stopping import EarlyStopping
+from minitl.training.folder_lock import folder_lock
+from minitl.training.graph import GraphedResult, GraphedStep
+from minitl.training.interruption import Interruption
+from minitl.training.journal import Journal
+from minitl.training.progress import TrainingProgress
+from minitl.training.room import IN_FLIGHT
+from minitl.training.settings import TrainingSettings
+from minitl.training.step import DivergedError, StepResult, train_step
+from minitl.training.training_state import TrainingState, differences
+
+Evaluate = Callable[[Callable[[], None]], Mapping[str, float]]
+Result = StepResult | GraphedResult
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training ended.
+
+    Attributes:
+        steps: optimizer steps, those that were skipped included.
+        ended: why, in a few words.
+        best_score, best_step: of the best evaluation, whose parameters the model has; None without one.
+        skipped_steps: steps of which no label is scored.
+        bad_steps: steps whose loss or gradient was not finite; they changed nothing.
+    """
+
+    steps: int
+    ended: str
+    best_score: float | None
+    best_step: int | None
+    skipped_steps: int
+    bad_steps: int
+
+
+class Trainer:
+    """Trains a token classifier, evaluates it now and then, and ends with its best state.
+
+    Args:
+        model: its parameters that require a gradient are trained; freeze before.
+        train: the training sentences.
+        settings: how.
+        evaluate: returns scores of the model by name. It is called with a function that it should call now and then,
+            which raises when a signal asks to end. None for no evaluation: the last state is the best.
+        metric: the score that is to become large.
+        loss_options: weights of classes, smoothing, focal loss.
+        folder: an existing folder for checkpoints and logs; without one, nothing is written, and signals do what they
+            always do.
+        sentences: those of ``train``, for messages that name them.
+        identity: what must be equal for a checkpoint to be of this run (data, model), beside the settings.
+        say: called with lines for people; None to say nothing and show no progress.
+
+    Attributes:
+        state: where it stands.
+        total: steps there will be, unless training ends early.
+        steps_per_epoch: steps of one epoch.
+    """
+
+    def __init__(
+        self,
+        model: BertForTokenClassification,
+        train: EncodedDataset,
+        settings: TrainingSettings | None = None,
+        *,
+        evaluate: Evaluate | None = None,
+        metric: str = "f1",
+        loss_options: LossOptions = CROSS_ENTROPY,
+        folder: Path | None = None,
+        sentences: Sequence[Sentence] = (),
+        identity: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.model, self.train_data = model, train
+        self.settings = settings = settings or TrainingSettings()
+        self.evaluate, self.metric, self.loss_options = evaluate, metric, loss_options
+        self.folder, self.sentences, self.say = folder, sentences, say
+        self.identity = {"settings": settings.as_dict(), **(identity or {})}
+        self.steps_per_epoch = -(-batch_count(train, settings.batch_size) // settings.accumulation)
+        self.total = settings.epochs * self.steps_per_epoch
+        if settings.max_steps is not None:
+            self.total = min(self.total, settings.max_steps)
+        self.optimizer = optim.AdamW(optim.decay_groups(model, settings.weight_decay), lr=settings.lr)
+        warmup = int(settings.warmup * self.total)
+        self.schedule = optim.Schedule(self.optimizer, self.total, warmup=warmup, shape=settings.schedule)
+        self.state = TrainingState(stopping=EarlyStopping(settings.patience, settings.min_delta))
+        self.best = BestState(model)
+        self._checkpoints: CheckpointFolder | None = None
+        if folder is not None:
+            self._checkpoints = CheckpointFolder(folder / CHECKPOINTS, settings.keep_checkpoints)
+        self._saved_at = 0
+        self._journal: Journal | None = None
+        self._interruption = Interruption()
+        self._waiting: deque[tuple[int, float, list[Batch], Result]] = deque()  # steps that are not in the log yet
+        self._recorded: GraphedStep | None = None
+        if model.bert.device.partition(":")[0] == "cuda" and settings.accumulation == 1:
+            # the recording of a step: to launch its kernels one by one takes longer than they do
+            self._recorded = GraphedStep(
+                model, self.optimizer, max_norm=settings.max_norm, loss_options=loss_options, raise_if_diverged=False
+            )
+
+    # -- from the outside ----------------------------------------------------------------------------------------------
+
+    def restore(self, *, strict: bool = False) -> list[str]:
+        """Go to where the newest whole checkpoint of the folder is; stay at the beginning if there is none.
+
+        Args:
+            strict: whether a damaged checkpoint is an error, even if one before it is whole.
+
+        Returns:
+            Notes for people: damaged checkpoints that were passed over.
+
+        Raises:
+            CheckpointError: none is whole, or the newest is not and ``strict``, or it is of another run.
+        """
+        if self._checkpoints is None:
+            return []
+        checkpoint, notes = self._checkpoints.newest(strict=strict)
+        if checkpoint is not None:
+            self._load(checkpoint)
+        return notes
+
+    def run(self) -> TrainingResult:
+        """Train to the end; the model then has the parameters of the best evaluation.
+
+        Raises:
+            InterruptedRunError: a signal came; the step was finished, and saved if there is a folder.
+            DivergedError: too many steps in a row were not finite, or parameters are not.
+            MinitlError: the folder is in use, full or gone.
+        """
+        with ExitStack() as stack:
+            if self.folder is not None and self._checkpoints is not None:
+                stack.enter_context(folder_lock(self.folder))
+                self._checkpoints.sweep()
+                self._check_space(self.folder)
+                self._journal = Journal(self.folder)
+                stack.callback(self._journal.close)
+                self._tell(*self._journal.cut(self.state.log_lengths))
+                stack.enter_context(self._interruption)
+            try:
+                self._train()
+            except InterruptedRunError as error:
+                self._save()
+                message = f"{error} after step {self.state.step} of {self.total}; it is saved"
+                raise InterruptedRunError(message, error.signal_number) from None
+        if self.best.score is not None:
+            self.best.restore()
+        self.model.eval()
+        state = self.state
+        return TrainingResult(
+            state.step, state.ended, state.best_score, state.best_step, state.skipped_steps, state.bad_steps
+        )
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def _train(self) -> None:
+        state = self.state
+        self._after_step()  # what an interruption has left undone
+        while not state.ended:
+            epoch, place = divmod(state.step, self.steps_per_epoch)
+            last = min(self.steps_per_epoch, place + self.total - state.step)
+            title = f"epoch {epoch + 1}/{self.settings.epochs}"
+            with TrainingProgress(last, title, done=place, quiet=self.say is None) as progress:
+                for group in self._groups(epoch, place):
+                    self._take_step(group, progress)
+                    if state.step % self.steps_per_epoch == 0 or state.step == self.total:
+                        break  # what comes after the last step is not a part of the epoch's time
+                    self._after_step()
+                    if state.ended:
+                        break
+                self._record_waiting()
+            self._after_step()
+
+    def _groups(self, epoch: int, place: int) -> Iterator[list[Batch]]:
+        """Yield the batches of each step from step ``place`` of an epoch on."""
+        settings = self.settings
+        group: list[Batch] = []
+        start = place * settings.accumulation
+        for batch in batches(self.train_data, settings.batch_size, seed=settings.seed, epoch=epoch, start=start):
+            group.append(batch)
+            if len(group) == settings.accumulation:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _take_step(self, group: list[Batch], progress: TrainingProgress) -> None:
+        self.model.train()
+        self.schedule.go_to(self.state.step)
+        lr = self.optimizer.groups[0].lr or 0.0
+        result: Result
+        try:
+            if self._recorded is not None:
+                result = self._recorded(group[0].packed)
+            else:
+                packed, norm = [batch.packed for batch in group], self.settings.max_norm
+                result = train_step(self.model, packed, self.optimizer, max_norm=norm, loss_options=self.loss_options)
+        except DivergedError as error:
+            result = error.result
+        self.state.step += 1
+        self._waiting.append((self.state.step, lr, group, result))
+        if self._recorded is None or len(self._waiting) > IN_FLIGHT:  # a GPU must not be waited for
+            self._record_waiting(progress, leave=len(self._waiting) - 1)
+
+    def _record_waiting(self, progress: TrainingProgress | None = None, *, leave: int = 0) -> None:
+        """Enter steps in the log and the counts, and leave the last few waiting."""
+        while len(self._waiting) > leave:
+            step, lr, group, result = self._waiting.popleft()
+            finite = math.isfinite(result.loss) and math.isfinite(result.gradient_norm)
+            self._log_step(step, lr, result, finite)
+            self.state.skipped_steps += result.skipped
+            if finite:
+                self.state.bad_in_a_row = []
+                if progress is not None:
+                    progress.advance(result.loss, labels=result.label_count, tokens=result.token_count)
+            else:
+                self._count_bad_step(step, group, result)
+
+    def _log_step(self, step: int, lr: float, result: Result, finite: bool) -> None:
+        if self._journal is None:
+            return
+        numbers = {"loss": result.loss, "gradient_norm": result.gradient_norm, "lr": lr}
+        record: dict[str, Any] = {"step": step, "epoch": (step - 1) // self.steps_per_epoch + 1, **numbers}
+        record |= {"labels": result.label_count, "tokens": result.token_count}
+        if result.skipped or not finite:
+            record["skipped"] = "no scored label" if result.skipped else "not finite"
+            numbers = {}
+        self._journal.write(record, {f"train/{name}": value for name, value in numbers.items()})
+
+    def _count_bad_step(self, step: int, group: list[Batch], result: Result) -> None:
+        state = self.state
+        state.bad_steps += 1
+        state.bad_in_a_row.append(f"step {step}: {self._named_sentences(group)}")
+        problem = f"the loss is {result.loss}, the norm of its gradient {result.gradient_norm}"
+        self._tell(f"step {step} was skipped: {problem}")
+        if len(state.bad_in_a_row) >= self.settings.most_bad_steps:
+            raise DivergedError(
+                f"training diverged: {len(state.bad_in_a_row)} steps in a row were not finite (the last: {problem}); "
+                "their sentences:\n  " + "\n  ".join(state.bad_in_a_row) + "\nthe steps changed nothing, and the last "
+                "checkpoint is from before; lower the learning rate, or look for NaN in the weights"
+            )
+
+    def _named_sentences(self, group: list[Batch]) -> str:
+        numbers = sorted({number for batch in group for number in batch.word_counts})
+        if not self.sentences:
+            return f"sentences number {', '.join(map(str, numbers))}"
+        return ", ".join(self.sentences[number].place() for number in numbers)
+
+    # -- after a step --------------------------------------------------------------------------------------------------
+
+    def _after_step(self) -> None:
+        """Evaluate, end and save, where that is due."""
+        state, settings = self.state, self.settings
+        if self._journal is not None:
+            self._interruption.check()
+        done = state.step >= self.total or bool(state.ended)
+        evaluation = state.step > 0 and (
+            done or state.step % self.steps_per_epoch == 0 or _due(state.step, settings.evaluate_every)
+        )
+        if evaluation and state.evaluated_at != state.step:
+            self._record_waiting()
+            self._evaluate()
+        if state.step >= self.total and not state.ended:
+            state.ended = "all steps done"
+        if (
+            state.ended
+            or _due(state.step, settings.checkpoint_every)
+            or (evaluation and settings.checkpoint_every is None)
+        ):
+            self._save()
+
+    def _evaluate(self) -> None:
+        state = self.state
+        if self.evaluate is None:
+            state.evaluated_at = state.step
+            return
+        self.model.eval()
+        scores = dict(self.evaluate(self._interruption.check if self._journal is not None else lambda: None))
+        if self.metric not in scores:
+            raise ValueError(f"evaluate returned {', '.join(scores)}, but the metric is {self.metric!r}")
+        score = float(scores[self.metric])
+        is_best = self.best.update(score, state.step)
+        if is_best:
+            state.best_score, state.best_step = score, state.step
+        state.evaluated_at = state.step
+        if self._journal is not None:
+            record = {"step": state.step, "evaluation": scores, "best": is_best}
+            self._journal.write(record, {f"dev/{name}": value for name, value in scores.items()})
+        self._tell(f"step {state.step}: dev {self.metric} {score:.4f}{'  (best so far)' if is_best else ''}")
+        if state.stopping.update(score) and state.step < self.total:
+            state.ended = f"no improvement in {state.stopping.waited} evaluations"
+            self._tell(f"ends early: {state.ended}")
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """Save a checkpoint, unless there is one of this step."""
+        state = self.state
+        if self._checkpoints is None or self._journal is None or state.step == self._saved_at:
+            return
+        self._record_waiting()
+        model = self.model.state_dict()
+        broken = [name for name, values in model.items() if not np.isfinite(values).all()]
+        if broken:
+            raise DivergedError(
+                f"after step {state.step} the parameters {', '.join(broken[:5])} hold NaN or infinity; they were not "
+                "saved, the checkpoint before is whole; lower the learning rate"
+            )
+        arrays = {"model": model, "optimizer": self.optimizer.state_dict()}
+        if state.best_step not in (None, state.step):
+            arrays["best"] = self.best.state_dict()
+        state.log_lengths = self._journal.flush()
+        generator = default_generator()
+        document = {
+            "identity": self.identity,
+            "generator": {"seed": generator.seed, "call": generator.call},
+            "training": state.as_dict(),
+        }
+        self._checkpoints.save(Checkpoint(state.step, arrays, document))
+        self._saved_at = state.step
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        document, arrays = checkpoint.state, checkpoint.arrays
+        different = differences(self.identity, document.get("identity", {}))
+        if different:
+            raise CheckpointError(
+                f"{self.folder}: its checkpoints are of another training:\n  " + "\n  ".join(different)
+            )
+        self.state = state = TrainingState.from_dict(document["training"])
+        try:
+            self.model.load_state_dict(arrays["model"])
+            self.optimizer.load_state_dict(arrays["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(f"{self.folder}: the checkpoint of step {state.step} does not fit: {error}") from None
+        generator = default_generator()
+        generator.seed, generator.call = document["generator"]["seed"], document["generator"]["call"]
+        if state.best_score is not None:
+            self.best.load(state.best_score, state.best_step, dict(arrays.get("best") or arrays["model"]))
+        self._saved_at = state.step
+
+    def _check_space(self, folder: Path) -> None:
+        """Raise if the disk has no room for the checkpoints that there will be at once."""
+        one = 4 * sum(parameter.array.nbytes for parameter in self.model.parameters())  # model, two moments, best
+        free = shutil.disk_usage(folder).free
+        needed = 2 * one + 2**20
+        if free < needed:
+            raise MinitlError(
+                f"{folder}: {free / 2**20:,.0f} MB are free, but two checkpoints and the model need "
+                f"{needed / 2**20:,.0f} MB; free some space, or name an output folder on another disk"
+            )
+
+    def _tell(self, *lines: str) -> None:
+        for line in lines:
+            if self.say is not None:
+                self.say(line)
+
+
+def _due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
