@@ -73,7 +73,7 @@ class TrainingSettings:
 
     def _check(self, name: str, kind: type, *, at_least: float, below: float = math.inf) -> None:
         value: Any = getattr(self, name)
-        if type(value) is not kind and not (kind is float and type(value) is int):
+        if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
             word = "a whole number" if kind is int else "a number"
             raise MinitlError(f"{name} must be {word}, not {value!r}")
         if not at_least <= value < below:  # NaN is refused, too
