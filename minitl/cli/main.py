@@ -11,7 +11,8 @@ import click
 
 from minitl._version import __version__
 from minitl.cli.doctor import doctor
-from minitl.errors import MinitlError
+from minitl.cli.train import train
+from minitl.errors import InterruptedRunError, MinitlError
 
 
 @click.group(
@@ -27,6 +28,7 @@ def minitl(context: click.Context, debug: bool) -> None:
 
 
 minitl.add_command(doctor)
+minitl.add_command(train)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         _leave(128 + signal.SIGINT)
+    except InterruptedRunError as error:
+        click.echo(f"minitl: {error}", err=True)
+        _leave(128 + error.signal_number)
+    except BrokenPipeError:  # the reader has had enough, as in | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + getattr(signal, "SIGPIPE", 13))
     except MinitlError as error:
         if "--debug" in words:
             raise

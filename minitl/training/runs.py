@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minitl.errors import MinitlError
+from minitl.training.folder_lock import folder_lock
 
 
 def new_run_folder(name: str, parent: str | Path = "runs") -> Path:
@@ -33,13 +35,18 @@ def new_run_folder(name: str, parent: str | Path = "runs") -> Path:
 
 
 @contextmanager
-def run_folder(name: str, output: str | Path | None = None) -> Iterator[Path]:
+def run_folder(name: str, output: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a run its folder: ``output`` if named (see :func:`claim_output_folder`), else :func:`new_run_folder`.
 
     The folder is made before the work begins, so that one that cannot be written is found at once. If the work ends
     with an exception and nothing was written, the empty folder is removed again.
+
+    Args:
+        name: of folders that are counted.
+        output: the folder, if it is named.
+        overwrite: whether what a run has left in ``output`` is removed.
     """
-    folder = new_run_folder(name) if output is None else claim_output_folder(output)
+    folder = new_run_folder(name) if output is None else claim_output_folder(output, overwrite=overwrite)
     try:
         yield folder
     except BaseException:
@@ -48,19 +55,48 @@ def run_folder(name: str, output: str | Path | None = None) -> Iterator[Path]:
         raise
 
 
-def claim_output_folder(folder: str | Path) -> Path:
+def claim_output_folder(folder: str | Path, *, overwrite: bool = False) -> Path:
     """Make ``folder`` for a run's results; one that exists must be empty.
+
+    Args:
+        folder: its path.
+        overwrite: whether the files of an earlier run, which has a ``run.json`` or ``seeds.json``, are removed.
 
     Raises:
         MinitlError: it holds something, is a file, or cannot be made or written.
     """
     path = Path(folder)
+    check_output_folder(path, overwrite=overwrite)
     try:
+        if path.exists() and any(path.iterdir()):
+            with folder_lock(path):  # not under the feet of a run that is still going
+                pass
+            shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise MinitlError(f"{path}: the output folder is not empty; name another one, nothing is overwritten")
     except (FileExistsError, NotADirectoryError):
         raise MinitlError(f"{path}: is not a folder; name another one for the output") from None
     except OSError as error:
         raise MinitlError(f"{path}: cannot use it as output folder: {error.strerror}") from None
     return path
+
+
+def check_output_folder(folder: str | Path, *, overwrite: bool = False) -> None:
+    """Raise what :func:`claim_output_folder` would, as far as can be known without writing."""
+    path = Path(folder)
+    try:
+        holds = sorted(item.name for item in path.iterdir())
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise MinitlError(f"{path}: is not a folder; name another one for the output") from None
+    except OSError as error:
+        raise MinitlError(f"{path}: cannot use it as output folder: {error.strerror}") from None
+    if not holds:
+        return
+    if not overwrite:
+        raise MinitlError(f"{path}: the output folder is not empty; name another one, nothing is overwritten")
+    if not {"run.json", "seeds.json"} & set(holds) or path.is_symlink():
+        raise MinitlError(
+            f"{path}: does not look like the folder of a run (it has no run.json), so it is not removed; "
+            "name another folder"
+        )

@@ -84,6 +84,7 @@ class Trainer:
         sentences: those of ``train``, for messages that name them.
         identity: what must be equal for a checkpoint to be of this run (data, model), beside the settings.
         say: called with lines for people; None to say nothing and show no progress.
+        hold_lock: whether :meth:`run` keeps other runs out of the folder; False if the caller does.
 
     Attributes:
         state: where it stands.
@@ -104,11 +105,12 @@ class Trainer:
         sentences: Sequence[Sentence] = (),
         identity: Mapping[str, Any] | None = None,
         say: Callable[[str], None] | None = None,
+        hold_lock: bool = True,
     ) -> None:
         self.model, self.train_data = model, train
         self.settings = settings = settings or TrainingSettings()
         self.evaluate, self.metric, self.loss_options = evaluate, metric, loss_options
-        self.folder, self.sentences, self.say = folder, sentences, say
+        self.folder, self.sentences, self.say, self.hold_lock = folder, sentences, say, hold_lock
         self.identity = {"settings": settings.as_dict(), **(identity or {})}
         self.steps_per_epoch = -(-batch_count(train, settings.batch_size) // settings.accumulation)
         self.total = settings.epochs * self.steps_per_epoch
@@ -164,7 +166,8 @@ class Trainer:
         """
         with ExitStack() as stack:
             if self.folder is not None and self._checkpoints is not None:
-                stack.enter_context(folder_lock(self.folder))
+                if self.hold_lock:
+                    stack.enter_context(folder_lock(self.folder))
                 self._checkpoints.sweep()
                 self._check_space(self.folder)
                 self._journal = Journal(self.folder)

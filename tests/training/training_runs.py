@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from tiny import tiny_config, write_tiny_data, write_tiny_model
 
 import minitl
@@ -80,12 +81,9 @@ def run_in_parts(workshop: Workshop, folder: Path, stops: list[int], settings: T
     for stop in stops:
         trainer = workshop.trainer(folder, settings, stopped_at(stop))
         trainer.restore(strict=True)
-        try:
+        with pytest.raises(InterruptedRunError) as caught:
             trainer.run()
-        except InterruptedRunError as error:
-            assert error.signal_number == signal.SIGTERM
-        else:
-            raise AssertionError(f"the run did not stop at step {stop}")
+        assert caught.value.signal_number == signal.SIGTERM
     trainer = workshop.trainer(folder, settings)
     trainer.restore(strict=True)
     trainer.run()

@@ -1,0 +1,42 @@
+"""Calls of the command line, in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COMMAND = (sys.executable, "-c", "from minitl.cli.main import main; main()")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a call left: exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)
+
+
+def call(*arguments: str | Path, folder: Path, stdin: bytes | None = None, **environment: str) -> Call:
+    """Run ``minitl`` and wait for it; a traceback is never to be seen."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=folder,
+        input=stdin if stdin is not None else b"",
+        capture_output=True,
+        env={**os.environ, "NO_COLOR": "1", **environment},
+        check=False,
+        timeout=120,
+    )
+    result = Call(done.returncode, done.stdout.decode(), done.stderr.decode())
+    assert "Traceback" not in result.err, result.err
+    return result
