@@ -11,6 +11,8 @@ import click
 
 from minitl._version import __version__
 from minitl.cli.doctor import doctor
+from minitl.cli.evaluate import evaluate
+from minitl.cli.predict import predict
 from minitl.cli.train import train
 from minitl.errors import InterruptedRunError, MinitlError
 
@@ -28,6 +30,8 @@ def minitl(context: click.Context, debug: bool) -> None:
 
 
 minitl.add_command(doctor)
+minitl.add_command(evaluate)
+minitl.add_command(predict)
 minitl.add_command(train)
 
 
@@ -50,9 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InterruptedRunError as error:
         click.echo(f"minitl: {error}", err=True)
         _leave(128 + error.signal_number)
-    except BrokenPipeError:  # the reader has had enough, as in | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + getattr(signal, "SIGPIPE", 13))
     except MinitlError as error:
         if "--debug" in words:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,13 @@ from minitl.autograd import no_grad
 from minitl.errors import CheckpointError
 from minitl.models.pretrained import require_tokenizer
 from minitl.text.batch import PackedBatch
-from minitl.text.batching import predict_tags, word_logits
+from minitl.text.batching import predict_tags, window_logits
 from minitl.text.conll import Sentence
+from minitl.text.decoding import Aggregation, best_legal_path, scheme_of_labels, word_probabilities
 from minitl.text.encoding import EncodedDataset, encode_dataset
 from minitl.text.labels import LabelSet
 from minitl.text.schemes import lenient_spans, split_tag
-from minitl.text.words import split_words
+from minitl.text.words import Word, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +44,19 @@ class Span:
     start: int
     end: int
     score: float
+
+
+@dataclass(frozen=True)
+class TaggedWords:
+    """Tags of the words of one sentence.
+
+    Attributes:
+        tags: one for each word.
+        scores: (W,) the probability of each; 1 for a word without a piece, which is O for certain.
+    """
+
+    tags: list[str]
+    scores: npt.NDArray[np.float64]
 
 
 class TaggingMixin:
@@ -78,12 +93,14 @@ class TaggingMixin:
         """
         return predict_tags(encoded, self._labels(), self.predict_logits, batch_size=batch_size)
 
-    def tag(self, text: str) -> list[Span]:
+    def tag(self, text: str, *, aggregation: Aggregation = "first", constrained: bool = False) -> list[Span]:
         """Find the named entities in a text of any length.
 
         Args:
             text: plain text; it is split into words as in CoNLL files, and read in overlapping windows where it is
                 long, some thousand tokens at a time.
+            aggregation: how the pieces of a word vote: "first", "average" or "max"; see ``minitl.text.decoding``.
+            constrained: whether only legal sequences of tags are considered.
 
         Returns:
             The entities in order; ``text[span.start:span.end] == span.text``.
@@ -91,29 +108,103 @@ class TaggingMixin:
         Raises:
             CheckpointError: the model was loaded without a tokenizer, or its labels are no tags such as B-PER.
         """
-        words = split_words(text)
-        if not words:
-            return []
+        return self.tag_texts([text], aggregation=aggregation, constrained=constrained)[0]
+
+    def tag_texts(
+        self,
+        texts: Sequence[str],
+        *,
+        aggregation: Aggregation = "first",
+        constrained: bool = False,
+        batch_size: int = 32,
+    ) -> list[list[Span]]:
+        """Find the named entities in several texts at once, which is faster than one by one; see :meth:`tag`.
+
+        Args:
+            texts: each of any length, also empty.
+            aggregation, constrained: as for :meth:`tag`.
+            batch_size: the most sentences, or windows of long ones, at a time.
+        """
+        words = [split_words(text) for text in texts]
+        tagged = self.tag_words(
+            [[word.text for word in one] for one in words],
+            aggregation=aggregation,
+            constrained=constrained,
+            batch_size=batch_size,
+        )
+        return [_spans(*parts) for parts in zip(texts, words, tagged, strict=True)]
+
+    def tag_words(
+        self,
+        sentences: Sequence[Sequence[str]],
+        *,
+        aggregation: Aggregation = "first",
+        constrained: bool = False,
+        batch_size: int = 32,
+    ) -> list[TaggedWords]:
+        """Tag sentences that are words already: exactly one tag for each word, whatever its characters.
+
+        Args:
+            sentences: the words of each; one without words has no tags.
+            aggregation, constrained: as for :meth:`tag`.
+            batch_size: the most sentences, or windows of long ones, at a time.
+
+        Raises:
+            CheckpointError: as :meth:`tag`.
+            TypeError: a sentence is a string, or a word is none.
+        """
+        if isinstance(sentences, str) or any(isinstance(words, str) for words in sentences):
+            raise TypeError("tag_words takes lists of words; text that is not split into words goes to tag_texts")
         tokenizer = require_tokenizer(self)  # type: ignore[arg-type]
         labels = self._labels()
         _check_tags(labels)
-        sentence = Sentence(tuple(word.text for word in words), None)
-        encoded = encode_dataset([sentence], tokenizer, {}, self.config.max_position_embeddings)
-        tags = ["O"] * len(words)
-        scores = np.ones(len(words))  # a word without a piece is O for certain
-        for window, logits in word_logits(encoded, labels, self.predict_logits):
-            scores[window.words] = _softmax(logits).max(axis=1)
-            for word, number in zip(window.words.tolist(), logits.argmax(axis=1).tolist(), strict=True):
-                tags[word] = labels[number]
-        spans = []
-        for entity in lenient_spans(tags):
-            first, last = words[entity.start].start, words[entity.end - 1].end
-            score = float(scores[entity.start : entity.end].mean())
-            spans.append(Span(text[first:last], entity.type, first, last, score))
-        return spans
+        full = [Sentence(tuple(map(_without_surrogates, words))) for words in sentences if len(words)]
+        results = iter(self._tagged(full, tokenizer, labels, aggregation, constrained, batch_size) if full else [])
+        return [next(results) if len(words) else TaggedWords([], np.zeros(0)) for words in sentences]
+
+    def _tagged(
+        self,
+        sentences: list[Sentence],
+        tokenizer: Any,
+        labels: LabelSet,
+        aggregation: Aggregation,
+        constrained: bool,
+        batch_size: int,
+    ) -> list[TaggedWords]:
+        encoded = encode_dataset(sentences, tokenizer, {}, self.config.max_position_embeddings)
+        outside = labels.ids.get("O")
+        certain = np.zeros(len(labels)) if outside is None else np.eye(len(labels))[outside]
+        probabilities = [np.tile(certain, (len(sentence.words), 1)) for sentence in sentences]
+        for window, logits in window_logits(encoded, labels, self.predict_logits, batch_size=batch_size):
+            probabilities[window.sentence][window.words] = word_probabilities(window, logits, aggregation)
+        scheme = scheme_of_labels(labels.names)
+        results = []
+        for one in probabilities:
+            path = best_legal_path(one, labels.names, scheme) if constrained else one.argmax(axis=1)
+            results.append(TaggedWords([labels[number] for number in path.tolist()], one[np.arange(len(one)), path]))
+        return results
 
     def _labels(self) -> LabelSet:
         return LabelSet.from_id2label(self.config.id2label)
+
+
+def _spans(text: str, words: Sequence[Word], tagged: TaggedWords) -> list[Span]:
+    """Return the entities of tagged words as they stand in their text."""
+    spans = []
+    for entity in lenient_spans(tagged.tags):
+        first, last = words[entity.start].start, words[entity.end - 1].end
+        score = float(tagged.scores[entity.start : entity.end].mean())
+        spans.append(Span(text[first:last], entity.type, first, last, score))
+    return spans
+
+
+def _without_surrogates(word: str) -> str:
+    """Return a word as the tokenizer can read it: half of a surrogate pair, which is no character, becomes U+FFFD."""
+    if not isinstance(word, str):
+        raise TypeError(f"a word must be a string, found {word!r}")
+    if word.isascii():
+        return word
+    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in word)
 
 
 def _check_tags(labels: LabelSet) -> None:
@@ -125,9 +216,3 @@ def _check_tags(labels: LabelSet) -> None:
             f"the model's labels are no tags: {error}; train it for named entities, or load it with the id2label that "
             "it was trained with"
         ) from None
-
-
-def _softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    normalised: npt.NDArray[Any] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return normalised

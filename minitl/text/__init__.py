@@ -5,8 +5,8 @@ Importing this package does not import ``tokenizers``; making a :class:`TextToke
 
 from minitl.text.alignment import AlignedSentence, EncodingReport, encode_sentence, encode_sentences
 from minitl.text.batch import IGNORED, PackedBatch
-from minitl.text.batching import Batch, batch_count, batches, decode, predict_tags, word_logits
-from minitl.text.conll import Sentence, read_conll, write_conll
+from minitl.text.batching import Batch, batch_count, batches, decode, predict_tags, window_logits, word_logits
+from minitl.text.conll import Sentence, read_conll, stream_conll, write_conll
 from minitl.text.dataset import Dataset, load_corpus, read_folder
 from minitl.text.encoding import EncodedDataset, EncodedWindow, encode_dataset, excluded_entities
 from minitl.text.labels import LabelSet
@@ -62,7 +62,9 @@ __all__ = [
     "read_folder",
     "spans_to_tags",
     "split_words",
+    "stream_conll",
     "tags_to_spans",
+    "window_logits",
     "word_logits",
     "write_conll",
 ]

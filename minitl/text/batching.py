@@ -136,11 +136,20 @@ def _rows_of_words(
     windows: Sequence[EncodedWindow], packed: PackedBatch, logits: np.ndarray, labels: LabelSet
 ) -> Iterator[tuple[EncodedWindow, np.ndarray]]:
     """Yield each window with the logits of its words' first pieces, (K, C)."""
+    for window, rows in _rows_of_windows(windows, packed, logits, labels):
+        yield window, rows[window.columns]
+
+
+def _rows_of_windows(
+    windows: Sequence[EncodedWindow], packed: PackedBatch, logits: np.ndarray, labels: LabelSet
+) -> Iterator[tuple[EncodedWindow, np.ndarray]]:
+    """Yield each window with the logits of its tokens (L, C)."""
     expected = (packed.token_count, len(labels))
     if logits.shape != expected:
         raise ValueError(f"logits have shape {logits.shape}, expected (T, C) = {expected}")
-    for window, offset in zip(windows, packed.cu_seqlens[:-1].tolist(), strict=True):
-        yield window, logits[window.columns + offset]
+    offsets = packed.cu_seqlens.tolist()
+    for window, begin, end in zip(windows, offsets[:-1], offsets[1:], strict=True):
+        yield window, logits[begin:end]
 
 
 def word_logits(
@@ -152,8 +161,9 @@ def word_logits(
 ) -> Iterator[tuple[EncodedWindow, np.ndarray]]:
     """Run a model over all windows; yield each with the logits (K, C) of the ``K`` words it scores, in any order.
 
-    Every word that has a piece is in exactly one window. What is held at once does not grow with the sentences: a batch
-    has up to ``batch_size`` windows of similar length, and no more than 4,096 tokens.
+    A word's logits are those of its first piece; :func:`window_logits` has those of all. Every word that has a piece is
+    in exactly one window. What is held at once does not grow with the sentences: a batch has up to ``batch_size``
+    windows of similar length, and no more than 4,096 tokens.
 
     Args:
         encoded: the sentences.
@@ -161,6 +171,18 @@ def word_logits(
         logits_of: the model: a packed batch to logits (T, C) as a NumPy array.
         batch_size: the most windows at a time; a sentence has one, but a long one.
     """
+    for window, rows in window_logits(encoded, labels, logits_of, batch_size=batch_size):
+        yield window, rows[window.columns]
+
+
+def window_logits(
+    encoded: EncodedDataset,
+    labels: LabelSet,
+    logits_of: Callable[[PackedBatch], np.ndarray],
+    *,
+    batch_size: int = 32,
+) -> Iterator[tuple[EncodedWindow, np.ndarray]]:
+    """Run a model over all windows; yield each with the logits (L, C) of its tokens; see :func:`word_logits`."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, found {batch_size}")
     waiting = [window for windows in encoded.windows for window in windows]
@@ -171,7 +193,7 @@ def word_logits(
         group = waiting[-count:]
         del waiting[-count:]
         packed = _end_to_end(group)
-        yield from _rows_of_words(group, packed, logits_of(packed), labels)
+        yield from _rows_of_windows(group, packed, logits_of(packed), labels)
 
 
 def predict_tags(

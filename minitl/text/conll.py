@@ -12,7 +12,7 @@ zero-width space or hold a line separator (U+2028), and all of these do occur in
 of the CoNLL-2003 shared task, Tjong Kim Sang and De Meulder 2003.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -84,28 +84,36 @@ def read_conll(path: str | PathLike[str], *, word_column: int = 0, tag_column: i
 
 def parse_conll(content: bytes, source: str, *, word_column: int = 0, tag_column: int | None = -1) -> list[Sentence]:
     """Read the bytes of a CoNLL file; ``source`` is its name in messages. See :func:`read_conll`."""
-    sentences: list[Sentence] = []
+    sentences = list(stream_conll(_lines(content, source), source, word_column=word_column, tag_column=tag_column))
+    if not sentences:
+        raise DataError(f"{source}: expected sentences, one word a line, found none in {len(content)} bytes")
+    return sentences
+
+
+def stream_conll(
+    lines: Iterable[str], source: str, *, word_column: int = 0, tag_column: int | None = -1
+) -> Iterator[Sentence]:
+    """Yield the sentences of a CoNLL file as its lines, without their ends, come in; see :func:`read_conll`.
+
+    No more than one sentence is held at a time. There may be none.
+    """
     words: list[str] = []
     tags: list[str] = []
     expected = 0  # columns, known from the first line with words on
     document, document_begun, first_line = 0, False, 1
 
-    def end_sentence() -> None:
-        nonlocal words, tags, document_begun
-        if words:
-            read_tags = None if tag_column is None else tuple(tags)
-            sentences.append(Sentence(tuple(words), read_tags, document, source, first_line))
-            words, tags, document_begun = [], [], True
+    def sentence() -> Sentence:
+        return Sentence(tuple(words), None if tag_column is None else tuple(tags), document, source, first_line)
 
-    for number, line in enumerate(_lines(content, source), 1):
+    for number, line in enumerate(lines, 1):
         cells = _cells(line)
-        if not cells:
-            end_sentence()
-            continue
-        if cells[0] == DOCUMENT_START:
-            end_sentence()
-            document += document_begun
-            document_begun = False
+        if not cells or cells[0] == DOCUMENT_START:
+            if words:
+                yield sentence()
+                words, tags, document_begun = [], [], True
+            if cells:
+                document += document_begun
+                document_begun = False
             continue
         expected = expected or _checked_columns(cells, word_column, tag_column, f"{source}:{number}")
         if len(cells) != expected:
@@ -116,10 +124,8 @@ def parse_conll(content: bytes, source: str, *, word_column: int = 0, tag_column
         words.append(_checked_word(cells[word_column], line, f"{source}:{number}"))
         if tag_column is not None:
             tags.append(_checked_tag(cells[tag_column], f"{source}:{number}"))
-    end_sentence()
-    if not sentences:
-        raise DataError(f"{source}: expected sentences, one word a line, found none in {len(content)} bytes")
-    return sentences
+    if words:
+        yield sentence()
 
 
 def _lines(content: bytes, source: str) -> list[str]:

@@ -24,6 +24,7 @@ class EncodedWindow:
         labels: (L,) label numbers, -100 where nothing is scored; None without tags.
         words: (K,) numbers of the words scored in this window that have a piece.
         columns: (K,) column of the first piece of each of them.
+        piece_words: (L - 2,) number of the word of each piece between [CLS] and [SEP].
     """
 
     sentence: int
@@ -31,6 +32,16 @@ class EncodedWindow:
     labels: np.ndarray | None
     words: np.ndarray
     columns: np.ndarray
+    piece_words: np.ndarray
+
+    @property
+    def scored_pieces(self) -> tuple[np.ndarray, np.ndarray]:
+        """All pieces of the scored words: their columns (M,), and (K,) how many each word has."""
+        if not len(self.words):
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        first, last = np.searchsorted(self.piece_words, [self.words[0], self.words[-1] + 1])
+        counts = np.diff(np.append(self.columns, last + 1))  # a word's pieces end where the next one's begin
+        return np.arange(first, last) + 1, counts
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,7 @@ def _encode_window(
         labels[1:-1][scored] = aligned.labels[first:last][scored]
     starts_word = np.diff(piece_words, prepend=-1) > 0
     columns = np.flatnonzero(starts_word & scored)
-    return EncodedWindow(number, input_ids, labels, piece_words[columns], columns + 1)
+    return EncodedWindow(number, input_ids, labels, piece_words[columns], columns + 1, piece_words)
 
 
 def _report(

@@ -80,8 +80,8 @@ def check_scheme(scheme: str) -> None:
         raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, found {scheme!r}")
 
 
-def _follows(scheme: str, previous: tuple[str, str], current: tuple[str, str]) -> bool:
-    """Whether ``current`` (prefix, type) may come after ``previous`` in ``scheme``."""
+def follows(scheme: str, previous: tuple[str, str], current: tuple[str, str]) -> bool:
+    """Tell whether ``current`` (prefix, type) may come after ``previous`` in ``scheme``."""
     (before, type_before), (prefix, type_name) = previous, current
     if prefix != "O" and prefix not in _PREFIXES[scheme]:
         return False
@@ -110,7 +110,7 @@ def illegal_transitions(tags: Sequence[str], scheme: Scheme) -> list[IllegalTran
     previous, previous_tag = ("O", ""), "O"
     for position, tag in enumerate([*tags, "O"]):
         current = split_tag(tag)
-        if not _follows(scheme, previous, current):
+        if not follows(scheme, previous, current):
             found.append(IllegalTransition(position, previous_tag, tag))
         previous, previous_tag = current, tag
     return found

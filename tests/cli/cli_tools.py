@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -9,6 +11,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from minitl.cli.main import main
 
 COMMAND = (sys.executable, "-c", "from minitl.cli.main import main; main()")
 
@@ -40,3 +45,21 @@ def call(*arguments: str | Path, folder: Path, stdin: bytes | None = None, **env
     result = Call(done.returncode, done.stdout.decode(), done.stderr.decode())
     assert "Traceback" not in result.err, result.err
     return result
+
+
+def call_here(*arguments: str | Path, folder: Path, stdin: bytes = b"") -> Call:
+    """Run ``minitl`` in this process, which is faster, and cannot be interrupted."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")),
+        mock.patch.dict(os.environ, {"NO_COLOR": "1"}),
+    ):
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+    assert isinstance(code, int)
+    return Call(code, out.getvalue(), err.getvalue())
