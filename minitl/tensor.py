@@ -141,16 +141,35 @@ class Tensor:
         return self.array.item()
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        if not isinstance(self.array, np.ndarray):
-            raise TypeError(f"this tensor is on {self.device!r}; call .numpy() to copy its values to the host")
-        return np.array(self.numpy(), dtype=dtype, copy=copy) if (dtype or copy) else self.numpy()
+        """Let NumPy read this tensor: a read-only view, or a copy that may be written; see minitl/interop.py."""
+        from minitl.interop import as_numpy  # interop builds on this file
 
-    def __dlpack__(self, **options: Any) -> Any:
-        """Export the internal, writable array without a copy. What the consumer writes is not seen by autograd."""
-        return self.array.__dlpack__(**options)
+        return as_numpy(self, dtype, copy)
 
-    def __dlpack_device__(self) -> Any:
-        return self.array.__dlpack_device__()
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Share the internal, writable array with another library. What it writes is not seen by autograd.
+
+        Args:
+            stream, max_version, dl_device, copy: as the Python array API standard has them.
+
+        Raises:
+            BufferError: this tensor requires a gradient, use ``detach()``; or its dtype or device cannot be shared.
+        """
+        from minitl.interop import export
+
+        return export(self, stream, max_version, dl_device, copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return DLPack's kind of this tensor's memory, 1 for the host's and 2 for a GPU's, and its number."""
+        place: tuple[int, int] = self.array.__dlpack_device__()
+        return place
 
     def __float__(self) -> float:
         return float(self.item())

@@ -19,7 +19,7 @@ PACKAGES = {"minitl": Path(minitl.__file__).parent, "minitl.kernels": Path(minit
 FLOORS: list[list[str]] = [
     ["minitl._version", "minitl.errors"],
     ["minitl.kernels"],
-    ["minitl.device", "minitl.tensor", "minitl.autograd", "minitl.random", "minitl.precision"],
+    ["minitl.device", "minitl.tensor", "minitl.autograd", "minitl.random", "minitl.precision", "minitl.interop"],
     ["minitl.ops"],
     ["minitl.nn", "minitl.optim", "minitl.testing"],
     ["minitl.text"],
