@@ -54,9 +54,6 @@ class Elsewhere:
         return self.place
 
 
-# -- out ---------------------------------------------------------------------------------------------------------------
-
-
 @given(array=ARRAYS)
 def test_every_dtype_and_shape_travels_both_ways_in_one_memory(array: np.ndarray) -> None:
     array = array.copy()
@@ -133,9 +130,6 @@ def test_bfloat16_is_not_shared_from_the_host() -> None:
         np.from_dlpack(short)
 
 
-# -- in ----------------------------------------------------------------------------------------------------------------
-
-
 def test_an_old_producer_is_read() -> None:
     array = np.arange(3.0)
     tensor = minitl.from_dlpack(OldProducer(array))
@@ -159,7 +153,7 @@ def test_the_other_byte_order_is_refused() -> None:
 
 def test_dtypes_that_numpy_does_not_know_are_named() -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
-    with pytest.raises(BufferError, match="this ndarray of bfloat16: .* convert other dtypes first"):
+    with pytest.raises(BufferError, match=r"this ndarray of bfloat16: .* convert other dtypes first"):
         minitl.from_dlpack(np.zeros(3, ml_dtypes.bfloat16))
 
 
@@ -212,7 +206,7 @@ def test_pinned_memory_is_the_hosts() -> None:
 
 
 def test_other_memory_is_refused() -> None:
-    with pytest.raises(DeviceError, match="this Elsewhere is in memory of DLPack's kind 8, .* copy it to the host"):
+    with pytest.raises(DeviceError, match=r"this Elsewhere is in memory of DLPack's kind 8, .* copy it to the host"):
         minitl.from_dlpack(Elsewhere(8))
 
 
