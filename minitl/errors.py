@@ -40,3 +40,7 @@ class InterruptedRunError(MinitlError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.signal_number = signal_number
+
+
+class MissingPackageError(MinitlError, ImportError):
+    """An optional package that was asked for is not installed; the message says how to get it."""

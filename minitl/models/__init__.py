@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from minitl.models.config import BertConfig
     from minitl.models.default_model import DEFAULT_MODEL
     from minitl.models.loss_options import LossOptions
+    from minitl.models.onnx_export import export_onnx
     from minitl.models.pretrained import require_tokenizer
     from minitl.models.tagging import Span
     from minitl.models.token_classifier import BertForTokenClassification
@@ -20,6 +21,7 @@ _HOMES = {
     "LossOptions": "minitl.models.loss_options",
     "PackedBatch": "minitl.text.batch",
     "Span": "minitl.models.tagging",
+    "export_onnx": "minitl.models.onnx_export",
     "require_tokenizer": "minitl.models.pretrained",
 }
 
@@ -31,6 +33,7 @@ __all__ = [
     "LossOptions",
     "PackedBatch",
     "Span",
+    "export_onnx",
     "require_tokenizer",
 ]
 
