@@ -12,6 +12,7 @@ import click
 from minitl._version import __version__
 from minitl.cli.doctor import doctor
 from minitl.cli.evaluate import evaluate
+from minitl.cli.export import export
 from minitl.cli.predict import predict
 from minitl.cli.train import train
 from minitl.errors import InterruptedRunError, MinitlError
@@ -33,6 +34,7 @@ minitl.add_command(doctor)
 minitl.add_command(evaluate)
 minitl.add_command(predict)
 minitl.add_command(train)
+minitl.add_command(export)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

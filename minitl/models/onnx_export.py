@@ -80,10 +80,10 @@ def onnx_bytes(model: BertForTokenClassification | BertModel, *, opset: int = OL
         raise TypeError(f"export_onnx writes {kinds}, not {type(model).__name__}")
     if isinstance(opset, bool) or not isinstance(opset, int) or not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise ValueError(f"opset must be a whole number from {OLDEST_OPSET} to {NEWEST_OPSET}, found {opset!r}")
-    onnx = onnx_module()
     is_tagger = isinstance(model, BertForTokenClassification)
     has_pooler = isinstance(model, BertModel) and model.pooler is not None
     weights = _checked_weights(model, has_pooler, is_tagger)
+    onnx = onnx_module()
     graph = OnnxGraph(weights)
     batch = _door(graph, model.config)
     rows = _encoder(graph, batch, model.config, model.base_prefix)  # (N, D)
