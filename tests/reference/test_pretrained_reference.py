@@ -102,6 +102,25 @@ def test_a_folder_saved_by_transformers_loads(tmp_path, dtype, shard):
         np.testing.assert_array_equal(model.state_dict()[name], tensor.numpy(), err_msg=name)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shard", [None, "20KB"])
+def test_a_model_comes_back_from_transformers_bit_for_bit(tmp_path, dtype, shard):
+    minitl.manual_seed(4)
+    config = BertConfig(**SIZES, id2label=LABELS, initializer_range=0.3, layer_norm_eps=1e-6, classifier_dropout=0.2)
+    model = BertForTokenClassification(config, dtype=dtype).eval()
+    model.save_pretrained(tmp_path / "ours")
+    reference = load_in_transformers(transformers.AutoModelForTokenClassification, tmp_path / "ours")
+    reference.save_pretrained(tmp_path / "theirs", **({} if shard is None else {"max_shard_size": shard}))
+    assert (len(list((tmp_path / "theirs").glob("*.safetensors"))) > 1) == (shard is not None)
+    again = BertForTokenClassification.from_pretrained(tmp_path / "theirs", dtype=dtype)
+    assert again.state_dict().keys() == model.state_dict().keys()
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(again.state_dict()[name], array, err_msg=name)
+    np.testing.assert_array_equal(ours(again), ours(model))
+    for name in ("id2label", "hidden_act", "layer_norm_eps", "classifier_dropout", "pad_token_id", *SIZES):
+        assert getattr(again.config, name) == getattr(config, name), name
+
+
 @pytest.mark.parametrize(
     ("kind", "part"),
     [

@@ -1,6 +1,7 @@
 """A model that the example has trained and saved opens in transformers, with the same logits, labels and tokens."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,3 +42,16 @@ def test_transformers_gives_the_same_logits_and_labels() -> None:
     # float32 logits of a trained tagger reach 10; both sides round every one of some twenty products in a row
     np.testing.assert_allclose(logits[kept], reference[kept], rtol=0, atol=2e-5)
     assert (logits.argmax(-1) == reference.argmax(-1))[kept].all()
+
+
+def test_it_comes_back_from_transformers_bit_for_bit(tmp_path: Path) -> None:
+    ours = BertForTokenClassification.from_pretrained(FOLDER)
+    transformers.AutoModelForTokenClassification.from_pretrained(FOLDER).save_pretrained(
+        tmp_path, max_shard_size="40MB"
+    )
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    again = BertForTokenClassification.from_pretrained(tmp_path)
+    assert again.config.id2label == ours.config.id2label
+    assert again.state_dict().keys() == ours.state_dict().keys()
+    for name, array in ours.state_dict().items():
+        np.testing.assert_array_equal(again.state_dict()[name], array, err_msg=name)
