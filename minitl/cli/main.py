@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import click
 
 from minitl._version import __version__
+from minitl.cli.compare import compare
 from minitl.cli.doctor import doctor
 from minitl.cli.evaluate import evaluate
 from minitl.cli.export import export
+from minitl.cli.inspect import inspect
 from minitl.cli.predict import predict
 from minitl.cli.train import train
 from minitl.errors import InterruptedRunError, MinitlError
@@ -30,8 +32,10 @@ def minitl(context: click.Context, debug: bool) -> None:
     context.obj = {"debug": debug}
 
 
+minitl.add_command(compare)
 minitl.add_command(doctor)
 minitl.add_command(evaluate)
+minitl.add_command(inspect)
 minitl.add_command(predict)
 minitl.add_command(train)
 minitl.add_command(export)

@@ -112,6 +112,9 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--resume", metavar="FOLDER", help="Go on with an interrupted run; its settings are in its folder.")
 @click.option("--strict-resume", is_flag=True, help="With --resume: a damaged checkpoint is an error.")
 @click.option("--reproduce", metavar="RUN.JSON", help="Repeat a run and compare, bit for bit.")
+@click.option(
+    "--lr-range-test", metavar="PICTURE.svg", help="Try growing learning rates, draw the losses, change nothing else."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would happen, write nothing.")
 @click.option(
     "--config", metavar="TOML", callback=read_config, is_eager=True, expose_value=False, help="File with options."
@@ -141,6 +144,9 @@ def train(context: click.Context, /, **options: Any) -> None:
         settings = settings_of(options)
         if options["dry_run"]:
             dry_run(settings, options)
+            return
+        if options["lr_range_test"] is not None:
+            click.echo(json.dumps(range_test(settings, Path(options["lr_range_test"])), indent=2))
             return
         results = run_seeds(settings, options["seeds"], options["output"], options["overwrite"])
     click.echo(json.dumps(results, indent=2))
@@ -187,6 +193,25 @@ def dry_run(settings: RunSettings, options: Mapping[str, Any]) -> None:
         f"would train {settings.training.epochs} epochs of {sentences} sentences, {-(-sentences // batch)} steps each, "
         f"{options['seeds']} time(s), and write to {where}; nothing was written"
     )
+
+
+def range_test(settings: RunSettings, path: Path) -> dict[str, Any]:
+    """Run the learning-rate range test, write its picture, and return what it saw."""
+    from minitl.models import atomic_file
+    from minitl.precision import precision
+    from minitl.training import FineTuning, lr_range_test
+
+    if path.exists():
+        raise MinitlError(f"{path}: exists; name another file for the picture")
+    work = FineTuning(settings, say)
+    with precision(settings.precision, device=settings.device):
+        result = lr_range_test(work.model, work.encoded["train"], settings.training, loss_options=work.loss_options)
+    atomic_file.write_bytes(path, result.picture().encode())
+    if result.suggestion is None:
+        say("the loss did not fall at any rate")
+    else:
+        say(f"the loss falls fastest at {result.steepest:.1e}; stay below {result.suggestion:.1e}; drawn in {path}")
+    return vars(result)
 
 
 def run_seeds(settings: RunSettings, seeds: int, output: str | None, overwrite: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from minitl.training.early_stopping import EarlyStopping
 from minitl.training.fine_tuning import FineTuning, reproduce_settings
 from minitl.training.graph import GraphedResult, GraphedStep
 from minitl.training.interruption import Interruption
+from minitl.training.lr_range import LearningRateRange, lr_range_test
 from minitl.training.progress import TrainingProgress
 from minitl.training.run_settings import RunSettings
 from minitl.training.runs import claim_output_folder, new_run_folder, run_folder
@@ -24,6 +25,7 @@ __all__ = [
     "GraphedResult",
     "GraphedStep",
     "Interruption",
+    "LearningRateRange",
     "RunSettings",
     "StepResult",
     "Summary",
@@ -32,6 +34,7 @@ __all__ = [
     "TrainingResult",
     "TrainingSettings",
     "claim_output_folder",
+    "lr_range_test",
     "new_run_folder",
     "read_checkpoint",
     "reproduce_settings",

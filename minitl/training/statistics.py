@@ -42,7 +42,7 @@ def summarize(values: Sequence[float]) -> Summary:
     """Return the summary of at least one number, by Student's t distribution (Student 1908).
 
     >>> print(summarize([0.433, 0.447, 0.452]))
-    0.4440 +- 0.0244 (95 % interval of the mean of 3 runs)
+    0.4440 +- 0.0245 (95 % interval of the mean of 3 runs)
     """
     count = len(values)
     if count == 0:
