@@ -15,6 +15,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 import minitl  # noqa: E402
 from minitl._version import __version__  # noqa: E402
+from minitl.errors import CheckpointError  # noqa: E402
 from minitl.models import BertConfig, BertForTokenClassification, BertModel, export_onnx  # noqa: E402
 from minitl.models.onnx_export import NEWEST_OPSET, OLDEST_OPSET, onnx_bytes  # noqa: E402
 
@@ -175,6 +176,18 @@ def test_the_same_model_gives_the_same_bytes_whatever_its_mode() -> None:
     model.train()
     assert onnx_bytes(model) == first
     assert model.training
+
+
+def test_where_no_file_can_be_is_one_error(tmp_path: Path) -> None:
+    model = random_model(BertForTokenClassification, 3)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name, words in {
+        "none/model.onnx": "cannot be written", "folder": "not a regular file", "link": "not a regular file",
+    }.items():  # fmt: skip
+        with pytest.raises(CheckpointError, match=words):
+            export_onnx(model, tmp_path / name)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_file_that_the_checker_refuses_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
