@@ -21,8 +21,9 @@ from minitl.models.onnx_export import NEWEST_OPSET, OLDEST_OPSET, onnx_bytes  # 
 
 pytestmark = pytest.mark.reference
 
-# Of the largest output. Both sides round each of up to two dozen LayerNorm outputs to 6e-8; 1e-6 is the most that was
-# measured, and half of that between either side and float64. A tanh for an erf is ten times as much, see below.
+# Of the largest output. Both sides round each of up to two dozen LayerNorm outputs to 6e-8. In 2,400 batches of 600
+# random models the most that was measured is 1.4e-6, and 3.4e-6 where a single token has but a few small logits; either
+# side is as far from float64. A tanh for an erf is ten times the tolerance, see below.
 TOLERANCE = 5e-6
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40, "vocab_size": 50}
 
