@@ -44,3 +44,7 @@ class InterruptedRunError(MinitlError):
 
 class MissingPackageError(MinitlError, ImportError):
     """An optional package that was asked for is not installed; the message says how to get it."""
+
+
+class ServerError(MinitlError):
+    """The server cannot start; the message says which address or package it lacks."""

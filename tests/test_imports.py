@@ -25,7 +25,7 @@ FLOORS: list[list[str]] = [
     ["minitl.text"],
     ["minitl.models"],
     ["minitl.transfer"],
-    ["minitl.training", "minitl.metrics", "minitl.viz", "minitl.cli"],
+    ["minitl.training", "minitl.metrics", "minitl.viz", "minitl.serving", "minitl.cli"],
 ]
 
 

@@ -16,6 +16,7 @@ from minitl.cli.evaluate import evaluate
 from minitl.cli.export import export
 from minitl.cli.inspect import inspect
 from minitl.cli.predict import predict
+from minitl.cli.serve import serve
 from minitl.cli.train import train
 from minitl.errors import InterruptedRunError, MinitlError
 
@@ -32,13 +33,8 @@ def minitl(context: click.Context, debug: bool) -> None:
     context.obj = {"debug": debug}
 
 
-minitl.add_command(compare)
-minitl.add_command(doctor)
-minitl.add_command(evaluate)
-minitl.add_command(inspect)
-minitl.add_command(predict)
-minitl.add_command(train)
-minitl.add_command(export)
+for command in (compare, doctor, evaluate, export, inspect, predict, serve, train):
+    minitl.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -48,8 +48,7 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
         raise CheckpointError(f"{where}: JSON is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise CheckpointError(
-            f"{where}: is not JSON (line {error.lineno}, column {error.colno}: {error.msg}); "
-            "the file is damaged or cut short"
+            f"{where}: is not JSON (line {error.lineno}, column {error.colno}: {error.msg}); it is damaged or cut short"
         ) from None
     except _Refused as error:
         raise CheckpointError(f"{where}: {error}") from None
