@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -18,8 +17,6 @@ from minitl.errors import CheckpointError
 
 if TYPE_CHECKING:
     from minitl.models import BertForTokenClassification
-    from minitl.models.tagging import Span
-    from minitl.serving.batching import TagTexts
     from minitl.serving.server import Server
 
 WARM_UP = "Ada Lovelace met Charles Babbage in London."
@@ -54,28 +51,30 @@ def serve(model_folder: Path, host: str, port: int, max_bytes: int, timeout: flo
     http.require_waitress()
     http.log_to(_log)
     listening = http.listen(host, port)  # first, since a port in use should not take the time that loading takes
-    loopback = http.is_loopback(listening)
-    if not loopback:
-        _log(f"warning: whoever reaches {http.url(listening)} over the network can use the model, without a password")
-    model = _loaded(model_folder)
-    tag_texts = _tagger(model)
-    tag_texts([WARM_UP])  # compiles kernels now rather than in the first request, and says what is wrong with a model
-    application = Application(
-        Batcher(tag_texts, most_requests=queue, most_characters=8 * max_bytes),
-        model=model_folder.resolve().name,
-        labels=_entity_types(model),
-        max_bytes=max_bytes,
-        seconds=timeout,
-        loopback=loopback,
-        log=_log,
-    )
-    server = http.Server(application, listening, threads=queue + SPARE_THREADS)
-    ended_by = _stop_at_signals(server)
-    click.echo(http.url(listening))
-    sys.stdout.flush()
-    server.run()
+    with listening:
+        loopback = http.is_loopback(listening)
+        if not loopback:
+            _log(
+                f"warning: whoever reaches {http.url(listening)} over the network can use the model, without a password"
+            )
+        model = _loaded(model_folder)
+        model.tag_texts([WARM_UP])  # compiles kernels before the first request, and says what is wrong with a model
+        application = Application(
+            Batcher(model.tag_texts, most_requests=queue, most_characters=8 * max_bytes),
+            model=model_folder.resolve().name,
+            labels=_entity_types(model),
+            max_bytes=max_bytes,
+            seconds=timeout,
+            loopback=loopback,
+            log=_log,
+        )
+        server = http.Server(application, listening, threads=queue + SPARE_THREADS)
+        ended_by = _stop_at_signals(server)
+        click.echo(http.url(listening))
+        sys.stdout.flush()
+        has_ended = server.run()
     _log(f"stopped, after {application.batcher.counts()['requests']} requests")
-    if threading.active_count() > 1:  # a thread in the middle of native code would crash while Python is taken down
+    if not has_ended:  # a thread in the middle of native code would crash while Python is taken down
         _leave(128 + ended_by[0])
     click.get_current_context().exit(128 + ended_by[0])
 
@@ -89,15 +88,6 @@ def _loaded(folder: Path) -> BertForTokenClassification:
             f"{folder}: holds no trained classifier, only an encoder; train it for named entities first"
         )
     return model
-
-
-def _tagger(model: BertForTokenClassification) -> TagTexts:
-    """Return what finds the entities of several texts at once."""
-
-    def tag_texts(texts: Sequence[str]) -> list[list[Span]]:
-        return [model.tag(text) for text in texts]
-
-    return tag_texts
 
 
 def _entity_types(model: BertForTokenClassification) -> list[str]:
@@ -123,10 +113,8 @@ def _stop_at_signals(server: Server) -> list[int]:
 
 def _log(text: str) -> None:
     """Write a line to standard error, if anybody still reads it."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
-    except (OSError, ValueError):
-        pass
 
 
 def _leave(code: int) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from minitl.errors import ServerError
@@ -48,9 +50,10 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server((str(address[0]), port), family=family, backlog=1024)
     except (OSError, UnicodeError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        number = getattr(error, "errno", None)  # its own words name the address once more
+        reason = os.strerror(number) if isinstance(number, int) and number > 0 else str(error)
         raise ServerError(
-            f"cannot listen on {escaped(host)}, port {port}: {reason}; give another --host or --port (0 picks a free one)"
+            f"cannot listen on {escaped(host)}, port {port}: {reason}; give another --host or --port (0: a free one)"
         ) from None
 
 
@@ -102,23 +105,29 @@ class Server:
         self._server.channel_class = _channel_class(application.max_bytes)
         self._server.accept_connections()
 
-    def run(self) -> None:
-        """Answer requests; after :meth:`stop`, finish those that have come in, within the time that one may take."""
+    def run(self) -> bool:
+        """Answer requests; after :meth:`stop`, finish those that have come in, within the time that one may take.
+
+        Returns:
+            Whether all threads have ended.
+        """
         while not self._stopping:
             self._step()
         self._wasyncore.dispatcher.close(self._server)  # the socket only: new clients are refused from here on
         end = time.monotonic() + self._application.seconds + 1
         while self._is_busy() and time.monotonic() < end:
             self._step()
-        self._application.batcher.close(max(0.0, end - time.monotonic()))
+        has_ended = self._application.batcher.close(max(0.0, end - time.monotonic()))
         self._server.task_dispatcher.shutdown(timeout=1)
         self._wasyncore.close_all(self._map)
         self._server.trigger.close()
+        return has_ended and not self._server.task_dispatcher.threads
 
     def stop(self) -> None:
         """Let :meth:`run` end soon; from any thread, or from the handler of a signal."""
         self._stopping = True
-        self._server.pull_trigger()
+        with suppress(OSError):  # it has ended already
+            self._server.pull_trigger()
 
     def _step(self) -> None:
         self._wasyncore.loop(timeout=1.0, use_poll=True, map=self._map, count=1)
