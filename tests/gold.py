@@ -121,12 +121,15 @@ def cross_entropy(
 
 def focal_loss(logits: np.ndarray, labels: np.ndarray, gamma: float, weights: np.ndarray | None = None) -> float:
     """Each row's negative log-likelihood times the power of what is missing to certainty, averaged by weight."""
-    scored = [(row, label) for row, label in zip(logits.tolist(), labels.tolist(), strict=True) if label != -100]
     losses, divisors = [], []
-    for row, label in scored:
+    for row, largest, label in zip(logits.tolist(), logits.max(axis=1).tolist(), labels.tolist(), strict=True):
+        if label == -100:
+            continue
         weight = 1.0 if weights is None else float(weights[label])
-        others = math.fsum(math.exp(value - row[label]) for c, value in enumerate(row) if c != label)  # (1 - p) / p
-        losses.append(weight * (others / (1 + others)) ** gamma * math.log1p(others))
+        exponentials = [math.exp(value - largest) for value in row]
+        denominator = math.fsum(exponentials)
+        missing = math.fsum(value for c, value in enumerate(exponentials) if c != label) / denominator  # 1 - p
+        losses.append(weight * missing**gamma * (math.log(denominator) - (row[label] - largest)))
         divisors.append(weight)
     return total(losses) / total(divisors) if total(divisors) else 0.0
 

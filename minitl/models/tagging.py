@@ -201,7 +201,7 @@ def _spans(text: str, words: Sequence[Word], tagged: TaggedWords) -> list[Span]:
 def _without_surrogates(word: str) -> str:
     """Return a word as the tokenizer can read it: half of a surrogate pair, which is no character, becomes U+FFFD."""
     if not isinstance(word, str):
-        raise TypeError(f"a word must be a string, found {word!r}")
+        raise TypeError(f"words must be strings, found {word!r}")
     if word.isascii():
         return word
     return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in word)

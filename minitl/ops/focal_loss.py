@@ -45,6 +45,8 @@ def focal_loss(
     """
     if not 0 <= gamma < math.inf:
         raise ValueError(f"focal_loss: gamma must be finite and at least 0, got {gamma}")
+    if logits.dtype.kind != "f":
+        raise TypeError(f"focal_loss needs logits of a float dtype, not {logits.dtype}")
     targets, weights = checked_targets("focal_loss", logits, labels, ignore_index, class_weights)
     loss: Tensor = FocalLoss.apply(
         logits, labels=targets, class_weights=weights, ignore_index=ignore_index, gamma=gamma

@@ -12,6 +12,7 @@ from trap_tools import Integers, parameter_gradients, random_batch, same_bits, t
 
 import minitl
 from minitl import Tensor, nn, ops, optim
+from minitl.models import LossOptions
 from minitl.random import default_generator
 from minitl.text.batch import PackedBatch
 from minitl.training import train_step
@@ -24,7 +25,7 @@ class Tagger(nn.Module):
     def __init__(self) -> None:
         self.logits = nn.Embedding(12, 3)
 
-    def loss(self, batch: PackedBatch) -> Any:
+    def loss(self, batch: PackedBatch, options: LossOptions) -> Any:
         return SimpleNamespace(loss=ops.cross_entropy(self.logits(batch.input_ids), cast(Integers, batch.labels)))
 
 
