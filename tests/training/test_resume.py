@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_runs import SETTINGS, Workshop, log_without_times, outcome, run_in_parts, stopped_at
+from training_runs import EPOCHS, SETTINGS, Workshop, log_without_times, outcome, run_in_parts, stopped_at
 
 from minitl.errors import CheckpointError, InterruptedRunError, MinitlError
 from minitl.training import Trainer
 
-STEPS = 16  # 20 sentences in batches of 3, two batches a step: 4 steps an epoch
+STEPS = 4 * EPOCHS  # 20 sentences in batches of 3, two batches a step
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     trainer.run()
     found = outcome(trainer)
     assert [name for name in found if found[name] != uninterrupted[name]] == []
-    assert sorted(path.name for path in newest.parent.iterdir()) == ["step-00000014", "step-00000016"]
+    assert sorted(path.name for path in newest.parent.iterdir()) == [f"step-{step:08d}" for step in (STEPS - 2, STEPS)]
 
 
 def test_another_training_is_refused(workshop: Workshop, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_real_signal_finishes_the_step(number: int, workshop: Workshop, tmp_pa
             super()._take_step(*arguments)  # type: ignore[arg-type]
 
     before = signal.getsignal(number)
-    with pytest.raises(InterruptedRunError, match="after step 5 of 16; it is saved") as caught:
+    with pytest.raises(InterruptedRunError, match=f"after step 5 of {STEPS}; it is saved") as caught:
         workshop.trainer(tmp_path / "run", kind=Signalled).run()
     assert caught.value.signal_number == number
     assert signal.getsignal(number) is before

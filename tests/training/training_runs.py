@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,8 +21,9 @@ from minitl.text import encode_dataset, read_folder
 from minitl.training import Trainer, TrainingSettings
 from minitl.training.journal import LOG_FILE, TIME_FIELDS
 
+EPOCHS = 30 if os.environ.get("MINITL_EVERY_STEP") else 4  # of 4 steps; 120 steps are one of the long checks
 SETTINGS = TrainingSettings(
-    epochs=4, batch_size=3, accumulation=2, lr=5e-3, evaluate_every=3, keep_checkpoints=2, checkpoint_every=2
+    epochs=EPOCHS, batch_size=3, accumulation=2, lr=5e-3, evaluate_every=3, keep_checkpoints=2, checkpoint_every=2
 )
 
 
