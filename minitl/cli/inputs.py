@@ -24,12 +24,14 @@ class Record:
         text: as it was given, or None if it is words.
         words: as they were given, or None if it is text.
         extra: what else a JSON line held, kept for the output.
+        document: number of the document within its file, for CoNLL files.
     """
 
     source: str
     text: str | None = None
     words: tuple[str, ...] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    document: int = 0
 
 
 def files_of(names: Sequence[str]) -> Iterator[tuple[str, IO[bytes]]]:
@@ -93,7 +95,7 @@ def read_words(lines: Iterable[str], source: str) -> Iterator[Record]:
 def read_conll(lines: Iterable[str], source: str) -> Iterator[Record]:
     """Sentences of a CoNLL file; of its columns the first counts."""
     for sentence in stream_conll(lines, source, tag_column=None):
-        yield Record(sentence.place(), words=sentence.words)
+        yield Record(sentence.place(), words=sentence.words, document=sentence.document)
 
 
 def read_jsonl(lines: Iterable[str], source: str) -> Iterator[Record]:

@@ -12,6 +12,7 @@ import click
 
 from minitl.cli.inputs import READERS, Record, records_of
 from minitl.errors import DataError
+from minitl.text.conll import DOCUMENT_START, writable
 from minitl.text.decoding import AGGREGATIONS
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def predict(model_folder: str, inputs: tuple[str, ...], kind: str | None, target
 
     model = BertForTokenClassification.from_pretrained(model_folder)
     records = records_of(inputs, kind)
+    document = 0
     for chunk in chunks(records):
-        write(tag(model, chunk, options), target, sys.stdout)
+        document = write(tag(model, chunk, options), target, sys.stdout, document)
         sys.stdout.flush()
 
 
@@ -94,15 +96,19 @@ def tag(model: Any, records: Sequence[Record], options: dict[str, Any]) -> list[
     return [(record, next(spans if record.words is None else tagged)) for record in records]
 
 
-def write(results: Iterable[Tagged], target: str, stream: TextIO) -> None:
-    """Write results in one of three ways."""
+def write(results: Iterable[Tagged], target: str, stream: TextIO, document: int = 0) -> int:
+    """Write results in one of three ways; return the number of the document of the last one, for the next call."""
     for record, result in results:
         if target == "jsonl":
             stream.write(json.dumps(as_json(record, result), ensure_ascii=True) + "\n")
         elif target == "conll":
+            if record.document != document:
+                stream.write(f"{DOCUMENT_START}\tO\n\n")
+            document = record.document
             stream.write(as_conll(record, result))
         else:
             stream.write(as_picture(record, result) + "\n")
+    return document
 
 
 def as_json(record: Record, result: Any) -> dict[str, Any]:
@@ -118,7 +124,11 @@ def as_conll(record: Record, result: Any) -> str:
     """Return the lines of a sentence: a word, a tab, its tag."""
     if record.words is None:
         raise DataError(f"{record.source}: is text, which has no words; --to conll is for --from words, conll or jsonl")
-    return "".join(f"{word}\t{tag}\n" for word, tag in zip(record.words, result.tags, strict=True)) + "\n"
+    rows = list(zip(record.words, result.tags, strict=True))
+    try:
+        return "".join(f"{writable(row[0], 0, row)}\t{row[1]}\n" for row in rows) + "\n"
+    except ValueError as error:
+        raise DataError(f"{record.source}: {error}; --to jsonl holds any word") from None
 
 
 def as_picture(record: Record, result: Any) -> str:

@@ -219,8 +219,7 @@ def write_conll(
             counts = [len(value) for value in values]
             raise ValueError(f"{sentence.place()}: a column has another length than the words: {counts}")
         lines += [
-            "\t".join(_writable(cell, index, row) for index, cell in enumerate(row))
-            for row in zip(*values, strict=True)
+            "\t".join(writable(cell, index, row) for index, cell in enumerate(row)) for row in zip(*values, strict=True)
         ]
         lines.append("")
     text = "\n".join(lines) + ("\n" if lines else "")
@@ -229,8 +228,8 @@ def write_conll(
     Path(path).write_bytes(text.encode("utf-8"))
 
 
-def _writable(cell: str, index: int, row: tuple[str, ...]) -> str:
-    """``cell`` if a reader would get it back, else a ``ValueError``."""
+def writable(cell: str, index: int, row: Sequence[str]) -> str:
+    """Return ``cell``, column ``index`` of a row, if a reader would get it back; else raise a ValueError."""
     splits = "\n" in cell or "\t" in cell or cell.endswith("\r") or (len(row) == 1 and " " in cell)
     if not cell or splits or cell != cell.strip(_BLANKS) or (index == 0 and cell == DOCUMENT_START):
         raise ValueError(f"{escaped(cell)} cannot be a column of a CoNLL file: it would not be read back as it is")

@@ -52,6 +52,18 @@ def test_words_and_conll_have_a_tag_for_each_word(folder: Path) -> None:
     assert all(0 < score <= 1 for record in records for score in record["scores"])
 
 
+def test_documents_come_through(folder: Path) -> None:
+    text = b"-DOCSTART- -X- O\n\nanna x O\n\nben x O\n\n-DOCSTART- -X- O\n\noslo x O\n"
+    result = call_here("predict", "model", "--from", "conll", "--to", "conll", folder=folder, stdin=text)
+    (folder / "documents.conll").write_text(result.out)
+    found = read_conll(folder / "documents.conll")
+    assert [(sentence.words, sentence.document) for sentence in found] == [
+        (("anna",), 0),
+        (("ben",), 0),
+        (("oslo",), 1),
+    ]
+
+
 def test_json_lines_keep_what_they_hold(folder: Path) -> None:
     lines = [{"id": 7, "text": "anna"}, {"words": ["ben", "\u0000", "a\tb", "\ud7ff"], "more": [1]}, {"words": []}]
     (folder / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -82,6 +94,12 @@ def test_several_files_and_a_folder_in_order(folder: Path) -> None:
         (("--from", "jsonl"), b"\n", 1, "found an empty line"),
         (("--from", "conll"), b"a b\nc\n", 1, "standard input:2: expected 2 columns"),
         (("--to", "conll"), b"a b\n", 1, "is text, which has no words"),
+        (
+            ("--from", "jsonl", "--to", "conll"),
+            b'{"words": ["a\\tb"]}',
+            1,
+            "standard input:1: 'a\\tb' cannot be a column",
+        ),
         (("nowhere.txt",), b"", 1, "nowhere.txt: cannot be read"),
         (("--from", "pdf"), b"", 2, "pdf"),
         (("--aggregation", "last"), b"", 2, "last"),
