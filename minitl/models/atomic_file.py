@@ -27,16 +27,18 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: ``path`` exists and is not a regular file (a folder, a link, a device), or cannot be written.
     """
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise CheckpointError(f"{path}: exists and is not a regular file; it will not be replaced")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise CheckpointError(f"{path}: exists and is not a regular file; it will not be replaced")
         handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror})") from None
     try:
-        mode = stat.S_IMODE(os.fstat(handle).st_mode)
-        os.close(handle)
+        try:
+            mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        finally:
+            os.close(handle)
         yield temporary
         os.chmod(temporary, mode)
         flush(temporary)
@@ -45,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # there is none any more, or the disk is failing: that error is being raised already
             temporary.unlink()
 
 
@@ -58,11 +60,19 @@ def write_bytes(path: Path, data: bytes) -> None:
 def make_folder(folder: Path) -> None:
     """Create ``folder`` and its parents; CheckpointError when something else has that name or it cannot be made."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_flushed(folder, exist_ok=True)
     except FileExistsError:
         raise CheckpointError(f"{folder}: exists and is not a folder; choose another name") from None
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be created ({error.strerror})") from None
+
+
+def make_flushed(folder: Path, *, exist_ok: bool) -> None:
+    """Create ``folder`` and its parents as ``Path.mkdir`` does, and flush the folders that hold the new names."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=exist_ok)
+    for path in missing:
+        flush(path.parent)
 
 
 def flush(path: Path) -> None:

@@ -13,58 +13,34 @@
 A checkpoint is written into a folder with a temporary name. Its files are flushed to the disk, then the folder, then it
 is given its name, and the folder above is flushed. A crash at any moment, also a power failure, leaves the checkpoint
 before; a checkpoint that carries its name is whole. What a crash has left is swept away by the next run. An older one
-is removed only when a newer one is on the disk: first renamed, so that no half of it can be taken for a whole.
+is removed only when newer ones are on the disk: first renamed, and the new name flushed, so that no half of it can be
+taken for a whole.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from minitl.errors import CheckpointError
-from minitl.models import atomic_file, strict_json
-from minitl.models.safetensors_file import SafetensorsFile, write
+from minitl.models import atomic_file
+from minitl.training.checkpoint_files import NAME, Checkpoint, read_checkpoint, write_files
 
-SUMS, STATE = "SHA256SUMS", "state.json"
-LARGEST_STATE = 1_000_000  # bytes
-FORMAT = 1
-_NAME = re.compile(r"step-(\d{8,})")
-_SUM_LINE = re.compile(r"([0-9a-f]{64})  ([a-z]+\.(?:safetensors|json))")
+__all__ = ["Checkpoint", "CheckpointFolder", "read_checkpoint"]
 
-Arrays = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a checkpoint holds.
-
-    Attributes:
-        step: optimizer steps done.
-        arrays: file name without ending -> name -> array; "model", "optimizer", and "best" if it has its own.
-        state: what ``state.json`` holds.
-    """
-
-    step: int
-    arrays: Mapping[str, Arrays]
-    state: Mapping[str, Any]
+_TEMPORARY = re.compile(r"\.step-\d+\..*\.tmp")
 
 
 class CheckpointFolder:
     """The checkpoints of one run.
 
     Args:
-        folder: where they lie; made when the first is saved.
+        folder: where they lie; made when it is needed.
         keep: how many of the newest stay.
 
     Raises:
@@ -76,6 +52,31 @@ class CheckpointFolder:
             raise ValueError(f"at least 1 checkpoint must be kept, got {keep}")
         self.folder, self.keep = folder, keep
         self._good: list[int] = []  # steps of those that this process has written, or read and found whole
+        self._damaged: set[int] = set()  # steps of those that it has read and found damaged
+
+    def prepare(self) -> list[str]:
+        """Make the folder, remove what a crash has left in it, and try whether a checkpoint can be written.
+
+        So what would prevent a checkpoint is found before the first step of a training.
+
+        Returns:
+            The names of what was removed: half written or half removed checkpoints.
+
+        Raises:
+            CheckpointError: the folder cannot be made, read or written.
+        """
+        with _errors(f"{self.folder}: no checkpoint can be saved"):
+            self._make_folder()
+            left = sorted(path for path in self.folder.iterdir() if _TEMPORARY.fullmatch(path.name))
+            for path in left:
+                _discard(path)
+            trial = self._temporary_path(0)
+            try:
+                trial.mkdir()
+                atomic_file.write_bytes(trial / "optimizer.safetensors", b"the longest of the names")
+            finally:
+                _discard(trial)
+        return [path.name for path in left]
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint, and then remove what is too old.
@@ -84,26 +85,26 @@ class CheckpointFolder:
             Its folder.
 
         Raises:
-            CheckpointError: it could not be written; those before are as they were, and nothing half written is left.
+            CheckpointError: it could not be written, or there is one of this step that was not found damaged. Those
+                before are as they were, nothing half written is left; but where only the last flush has failed, the new
+                one is there, which might not survive a power failure.
         """
         final = self._path(checkpoint.step)
-        temporary = self.folder / f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-        try:
-            if not self.folder.parent.is_dir():
-                raise CheckpointError("the run's folder is gone")
-            self.folder.mkdir(exist_ok=True)
-            temporary.mkdir()
-            _write_files(temporary, checkpoint)
-            if final.exists():  # one that was damaged: training has come here a second time
-                final.rename(self.folder / f".{final.name}.{secrets.token_hex(4)}.tmp")
-            temporary.rename(final)
-            atomic_file.flush(self.folder)
-        except OSError as error:
-            raise CheckpointError(f"{final}: cannot be saved ({error.strerror or error})") from None
-        except CheckpointError as error:
-            raise CheckpointError(f"{final}: cannot be saved: {error}") from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        temporary = self._temporary_path(checkpoint.step)
+        with _errors(f"{final}: cannot be saved"):
+            self._make_folder()
+            try:
+                temporary.mkdir()
+                write_files(temporary, checkpoint)
+                if final.exists():  # training has come here a second time
+                    if checkpoint.step not in self._damaged:
+                        raise CheckpointError("there is one of this step already")
+                    self._remove(checkpoint.step)
+                temporary.rename(final)
+                atomic_file.flush(self.folder)
+            finally:
+                _discard(temporary)
+        self._damaged.discard(checkpoint.step)
         self._good.append(checkpoint.step)
         self._rotate()
         return final
@@ -118,7 +119,8 @@ class CheckpointFolder:
             The checkpoint, None if there is none; and for each newer one that was passed over, why.
 
         Raises:
-            CheckpointError: there are checkpoints, and none of them is whole; or, if ``strict``, the newest is not.
+            CheckpointError: there are checkpoints, and none of them is whole; or, if ``strict``, the newest is not; or
+                the folder cannot be read.
         """
         notes: list[str] = []
         for step in sorted(self._steps(), reverse=True):
@@ -128,6 +130,7 @@ class CheckpointFolder:
                 if strict:
                     raise
                 notes.append(f"passed over a damaged checkpoint: {error}")
+                self._damaged.add(step)
                 continue
             self._good.append(step)
             return checkpoint, notes
@@ -135,92 +138,70 @@ class CheckpointFolder:
             raise CheckpointError(f"{self.folder}: no checkpoint is whole:\n  " + "\n  ".join(notes))
         return None, []
 
-    def sweep(self) -> list[str]:
-        """Remove what a crash has left half written or half removed; return the names."""
+    def unread(self, step: int) -> list[int]:
+        """Return the steps, above ``step``, of checkpoints that :meth:`newest` has not passed over.
+
+        Raises:
+            CheckpointError: the folder cannot be read.
+        """
+        return sorted(found for found in self._steps() if found > step and found not in self._damaged)
+
+    def _make_folder(self) -> None:
+        """Make the folder, but none above it: a run whose folder was removed must not go on in a new one."""
+        if not self.folder.parent.is_dir():
+            raise CheckpointError("the run's folder is gone")
         if not self.folder.is_dir():
-            return []
-        left = [path for path in sorted(self.folder.iterdir()) if re.fullmatch(r"\.step-\d+\..*\.tmp", path.name)]
-        for path in left:
-            shutil.rmtree(path, ignore_errors=True)
-        return [path.name for path in left]
+            self.folder.mkdir()
+            atomic_file.flush(self.folder.parent)
 
     def _rotate(self) -> None:
-        """Remove all but the newest whole ones. One that cannot be removed stays, and is tried again the next time."""
-        kept = set(sorted(set(self._good))[-self.keep :])
-        for step in self._steps():
-            if step not in kept and step < max(kept):
-                leaving = self.folder / f".step-{step:08d}.{secrets.token_hex(4)}.tmp"
-                with suppress(OSError):
-                    self._path(step).rename(leaving)
-                    shutil.rmtree(leaving, ignore_errors=True)
-        self._good = sorted(kept)
+        """Remove all but the newest whole ones. One that cannot be removed stays, and is tried again the next time.
+
+        As long as fewer whole ones are known than are to be kept, those that were not read stay, too.
+        """
+        self._good = sorted(set(self._good))[-self.keep :]
+        enough = len(self._good) == self.keep
+        with suppress(OSError, CheckpointError):
+            for step in self._steps():
+                if step < self._good[-1] and step not in self._good and (enough or step in self._damaged):
+                    self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        """Remove a checkpoint: its name first, and at once, so that no half of it ever has the name."""
+        leaving = self._temporary_path(step)
+        self._path(step).rename(leaving)
+        atomic_file.flush(self.folder)
+        _discard(leaving)
 
     def _steps(self) -> list[int]:
         try:
             names = [path.name for path in self.folder.iterdir()]
-        except OSError:
+        except FileNotFoundError:
             return []
-        return [int(found[1]) for found in map(_NAME.fullmatch, names) if found]
+        except OSError as error:
+            raise CheckpointError(f"{self.folder}: cannot be read ({error.strerror})") from None
+        return [int(found[1]) for found in map(NAME.fullmatch, names) if found]
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
-
-def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write and flush the files of a checkpoint, the checksums last."""
-    for name, arrays in checkpoint.arrays.items():
-        write(folder / f"{name}.safetensors", arrays)
-    state = {"format": FORMAT, "step": checkpoint.step, **checkpoint.state}
-    atomic_file.write_bytes(folder / STATE, json.dumps(state, indent=1, allow_nan=False).encode())
-    names = [*(f"{name}.safetensors" for name in checkpoint.arrays), STATE]
-    lines = [f"{_sha256(folder / name)}  {name}\n" for name in names]
-    atomic_file.write_bytes(folder / SUMS, "".join(lines).encode())
+    def _temporary_path(self, step: int) -> Path:
+        return self.folder / f".step-{step:08d}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint and check every byte of it.
-
-    Raises:
-        CheckpointError: a file is missing, damaged or from a newer format; the message names it.
-    """
-    sums = _read_sums(folder)
-    for name, expected in sums.items():
-        try:
-            found = _sha256(folder / name)
-        except OSError as error:
-            raise CheckpointError(f"{folder / name}: cannot be read ({error.strerror})") from None
-        if found != expected:
-            raise CheckpointError(f"{folder / name}: is damaged: its SHA-256 is not the one in {SUMS}")
-    state = strict_json.read_object(folder / STATE, largest=LARGEST_STATE)
-    if state.get("format") != FORMAT or not isinstance(state.get("step"), int):
-        raise CheckpointError(
-            f"{folder / STATE}: has format {state.get('format')!r}, this version of minitl reads {FORMAT}"
-        )
-    arrays = {name.removesuffix(".safetensors"): _read_arrays(folder / name) for name in sums if name != STATE}
-    if not {"model", "optimizer"} <= arrays.keys():
-        raise CheckpointError(f"{folder / SUMS}: names no model or no optimizer")
-    return Checkpoint(state["step"], arrays, state)
-
-
-def _read_sums(folder: Path) -> dict[str, str]:
-    path = folder / SUMS
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    """Raise the errors of the block as a CheckpointError that begins with ``what``."""
     try:
-        with path.open("rb") as stream:
-            lines = stream.read(10_000).decode("ascii", "replace").split("\n")
+        yield
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    found = [_SUM_LINE.fullmatch(line) for line in lines[:-1]]
-    sums = {match[2]: match[1] for match in found if match}
-    if lines[-1] != "" or len(sums) != len(lines) - 1 or STATE not in sums:
-        raise CheckpointError(f"{path}: is damaged: expected a SHA-256, two blanks and a name in each line")
-    return sums
+        raise CheckpointError(f"{what} ({error.strerror or error})") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{what}: {error}") from None
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with SafetensorsFile(path) as file:
-        return {name: file.read_stored(name) for name in file.tensors}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _discard(path: Path) -> None:
+    """Remove a folder or file as far as it can be removed; what stays has a temporary name, and is tried again."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink()

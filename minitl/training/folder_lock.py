@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minitl.errors import MinitlError
@@ -21,13 +21,23 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """Hold a folder, which must exist, for writing.
 
     Raises:
-        MinitlError: another process holds it, or the folder cannot be written.
+        MinitlError: another process holds it, or the folder cannot be written or locked.
     """
     path = folder / LOCK_FILE
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise MinitlError(f"{folder}: cannot be written ({error.strerror}); name another output folder") from None
+    try:
+        _take(handle, folder)
+        yield
+    finally:
+        with suppress(OSError):  # an error here loses nothing: the lock is given back all the same
+            os.close(handle)  # the file stays: if it were removed, two processes could hold two files of this name
+
+
+def _take(handle: int, folder: Path) -> None:
+    """Lock the folder's open file, and write our number into it."""
     try:
         if not _lock(handle):
             raise MinitlError(
@@ -36,13 +46,12 @@ def folder_lock(folder: Path) -> Iterator[None]:
             )
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        os.close(handle)  # the file stays: if it were removed, two processes could hold two files of this name
+    except OSError as error:
+        raise MinitlError(f"{folder}: cannot be locked ({error.strerror}); name another output folder") from None
 
 
 def _lock(handle: int) -> bool:
-    """Lock an open file without waiting; return whether nobody else has."""
+    """Lock an open file without waiting; return whether nobody else has. OSError where it cannot be locked at all."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -55,7 +64,7 @@ def _lock(handle: int) -> bool:
         return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 

@@ -11,11 +11,13 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from minitl.errors import MinitlError
+from minitl.models import atomic_file
 from minitl.training import tensorboard
 
 LOG_FILE = "log.jsonl"
@@ -33,12 +35,18 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._log = _GrowingFile(folder / LOG_FILE)
-        events = sorted(path.name for path in folder.glob("events.out.tfevents.*"))
-        name = events[-1] if events else f"events.out.tfevents.{int(time.time()):010d}.minitl"
-        self._events = _GrowingFile(folder / name)
         self._start = time.perf_counter()
-        self._begin_events()
+        with ExitStack() as opened:
+            self._log = _GrowingFile(folder / LOG_FILE)
+            opened.callback(self._log.close)
+            events = sorted(path.name for path in folder.glob("events.out.tfevents.*"))
+            name = events[-1] if events else f"events.out.tfevents.{int(time.time()):010d}.minitl"
+            self._events = _GrowingFile(folder / name)
+            opened.callback(self._events.close)
+            with _errors(folder):
+                atomic_file.flush(folder)  # the names of the two files
+            self._begin_events()
+            self._opened = opened.pop_all()
 
     def write(self, record: Mapping[str, Any], scalars: Mapping[str, float] | None = None) -> None:
         """Append a record, with the seconds since the start; and its numbers, by tag, for TensorBoard.
@@ -81,8 +89,7 @@ class Journal:
 
     def close(self) -> None:
         """Close the files."""
-        self._log.close()
-        self._events.close()
+        self._opened.close()
 
 
 def _plain(value: Any) -> Any:
@@ -94,40 +101,46 @@ def _plain(value: Any) -> Any:
 
 
 class _GrowingFile:
-    """A file that is appended to, each time by one call of the operating system, and cut."""
+    """A file that is appended to and cut; what cannot be done raises a MinitlError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        with _errors(self.path):
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise self._error(error) from None
-        self.length = os.fstat(self._handle).st_size
-        os.lseek(self._handle, 0, os.SEEK_END)
+            self.length = os.lseek(self._handle, 0, os.SEEK_END)
 
     def append(self, data: bytes) -> None:
+        written = 0
         try:
-            written = os.write(self._handle, data)
-            if written != len(data):  # a disk that has just become full takes a part
-                written += os.write(self._handle, data[written:])
-        except OSError as error:
-            self.cut(self.length)  # no half of a record
-            raise self._error(error) from None
+            with _errors(self.path):
+                while written < len(data):  # a disk that has just become full takes a part
+                    written += os.write(self._handle, data[written:])
+        except MinitlError:
+            with suppress(MinitlError):  # the disk fails: the first error says so
+                self.cut(self.length)  # no half of a record
+            raise
         self.length += written
 
     def flush(self) -> None:
-        try:
+        with _errors(self.path):
             os.fsync(self._handle)
-        except OSError as error:
-            raise self._error(error) from None
 
     def cut(self, length: int) -> None:
-        os.ftruncate(self._handle, length)
-        os.lseek(self._handle, 0, os.SEEK_END)
+        with _errors(self.path):
+            os.ftruncate(self._handle, length)
+            os.lseek(self._handle, 0, os.SEEK_END)
         self.length = length
 
     def close(self) -> None:
-        os.close(self._handle)
+        with _errors(self.path):
+            os.close(self._handle)
 
-    def _error(self, error: OSError) -> MinitlError:
-        return MinitlError(f"{self.path}: cannot be written ({error.strerror}); free some space, or resume elsewhere")
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Raise an OSError of the block as a MinitlError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{path}: cannot be written ({error.strerror}); free some space, or resume elsewhere"
+        raise MinitlError(message) from None

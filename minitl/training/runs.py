@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minitl.errors import MinitlError
+from minitl.models import atomic_file
 from minitl.training.folder_lock import folder_lock
 
 
@@ -23,7 +24,7 @@ def new_run_folder(name: str, parent: str | Path = "runs") -> Path:
     for number in itertools.count(1):
         folder = Path(parent) / f"{name}-{number}"
         try:
-            folder.mkdir(parents=True)
+            atomic_file.make_flushed(folder, exist_ok=False)
         except FileExistsError:
             if not Path(parent).is_dir():
                 raise MinitlError(f"{parent}: is a file, so no run folder can be made in it") from None
@@ -72,7 +73,7 @@ def claim_output_folder(folder: str | Path, *, overwrite: bool = False) -> Path:
             with folder_lock(path):  # not under the feet of a run that is still going
                 pass
             shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
+        atomic_file.make_flushed(path, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise MinitlError(f"{path}: is not a folder; name another one for the output") from None
     except OSError as error:

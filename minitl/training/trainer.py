@@ -162,14 +162,13 @@ class Trainer:
         Raises:
             InterruptedRunError: a signal came; the step was finished, and saved if there is a folder.
             DivergedError: too many steps in a row were not finite, or parameters are not.
-            MinitlError: the folder is in use, full or gone.
+            MinitlError: the folder is in use, full or gone, or holds checkpoints of later steps.
         """
         with ExitStack() as stack:
             if self.folder is not None and self._checkpoints is not None:
                 if self.hold_lock:
                     stack.enter_context(folder_lock(self.folder))
-                self._checkpoints.sweep()
-                self._check_space(self.folder)
+                self._check_folder(self.folder, self._checkpoints)
                 self._journal = Journal(self.folder)
                 stack.callback(self._journal.close)
                 self._tell(*self._journal.cut(self.state.log_lengths))
@@ -336,16 +335,16 @@ class Trainer:
         if self._checkpoints is None or self._journal is None or state.step == self._saved_at:
             return
         self._record_waiting()
-        model = self.model.state_dict()
-        broken = [name for name, values in model.items() if not np.isfinite(values).all()]
-        if broken:
-            raise DivergedError(
-                f"after step {state.step} the parameters {', '.join(broken[:5])} hold NaN or infinity; they were not "
-                "saved, the checkpoint before is whole; lower the learning rate"
-            )
-        arrays = {"model": model, "optimizer": self.optimizer.state_dict()}
+        arrays = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         if state.best_step not in (None, state.step):
             arrays["best"] = self.best.state_dict()
+        for part, noun in (("model", "parameters"), ("optimizer", "moments"), ("best", "best parameters")):
+            broken = [name for name, values in arrays.get(part, {}).items() if not np.isfinite(values).all()]
+            if broken:
+                raise DivergedError(
+                    f"after step {state.step} the {noun} {', '.join(broken[:5])} hold NaN or infinity; they were not "
+                    "saved, the checkpoint before is whole; lower the learning rate"
+                )
         state.log_lengths = self._journal.flush()
         generator = default_generator()
         document = {
@@ -375,16 +374,28 @@ class Trainer:
             self.best.load(state.best_score, state.best_step, dict(arrays.get("best") or arrays["model"]))
         self._saved_at = state.step
 
-    def _check_space(self, folder: Path) -> None:
-        """Raise if the disk has no room for the checkpoints that there will be at once."""
+    def _check_folder(self, folder: Path, checkpoints: CheckpointFolder) -> None:
+        """Raise if checkpoints could not be saved, or would not be the newest in the folder."""
         one = 4 * sum(parameter.array.nbytes for parameter in self.model.parameters())  # model, two moments, best
-        free = shutil.disk_usage(folder).free
         needed = 2 * one + 2**20
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            raise MinitlError(f"{folder}: cannot be used ({error.strerror})") from None
         if free < needed:
             raise MinitlError(
                 f"{folder}: {free / 2**20:,.0f} MB are free, but two checkpoints and the model need "
                 f"{needed / 2**20:,.0f} MB; free some space, or name an output folder on another disk"
             )
+        later = checkpoints.unread(self.state.step)
+        if later:
+            raise MinitlError(
+                f"{folder}: holds a checkpoint of step {later[-1]}, and this training stands at step "
+                f"{self.state.step}; resume from it, or name another folder"
+            )
+        removed = checkpoints.prepare()
+        if removed:
+            self._tell(f"removed what an interrupted run has left: {', '.join(removed)}")
 
     def _tell(self, *lines: str) -> None:
         for line in lines:

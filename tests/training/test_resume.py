@@ -153,7 +153,9 @@ def test_a_second_writer_is_refused(workshop: Workshop, tmp_path: Path) -> None:
 
     workshop.trainer(tmp_path / "run", replace(SETTINGS, max_steps=2), kind=Nested).run()
     assert inside == ["refused"]
-    workshop.trainer(tmp_path / "run", replace(SETTINGS, max_steps=2)).run()  # the lock ends with the run
+    trainer = workshop.trainer(tmp_path / "run", replace(SETTINGS, max_steps=2))
+    trainer.restore()
+    trainer.run()  # the lock ends with the run
 
 
 def test_a_full_disk_is_found_before_the_first_step(
