@@ -141,7 +141,7 @@ class FineTuning:
             self._tell(*manifest.environment_notes(then["environment"], now))
             self._tell(*trainer.restore(strict=strict))
             before = then.get("test_before_training")
-        if resume:
+        if trainer.state.step:
             self._tell(f"goes on after step {trainer.state.step} of {trainer.total}")
         if before is None:
             before = self.scores("test")
