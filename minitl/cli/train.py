@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,102 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minitl.cli.train_options import RUN, TRAINING, read_config, run_options
 from minitl.errors import InterruptedRunError, MinitlError
 
 if TYPE_CHECKING:
     from minitl.training import RunSettings
 
-TRAINING = (
-    *("epochs", "max_steps", "batch_size", "accumulation", "lr", "weight_decay", "warmup", "schedule", "max_norm"),
-    *("seed", "evaluate_every", "patience", "min_delta", "checkpoint_every", "keep_checkpoints"),
-)
-RUN = (
-    *("data", "model", "max_length", "pieces", "freeze", "class_weights", "label_smoothing", "focal_gamma"),
-    *("device", "precision"),
-)
-
-
-def read_config(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
-    """Let a TOML file give the defaults of all options that the command line leaves out."""
-    if path is None:
-        return None
-    try:
-        values = tomllib.loads(Path(path).read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise click.BadParameter(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise click.BadParameter(f"{path}: is not UTF-8 (byte offset {error.start})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise click.BadParameter(f"{path}: is not TOML: {error}") from None
-    values = {name.replace("-", "_"): value for name, value in values.items()}
-    unknown = sorted(set(values) - {*TRAINING, *RUN, "output", "seeds"})
-    if unknown:
-        known = ", ".join(sorted({*TRAINING, *RUN, "output", "seeds"}))
-        raise click.BadParameter(f"{path}: unknown settings {', '.join(unknown)}; there are {known}")
-    context.default_map = {**(context.default_map or {}), **values}
-    return path
-
-
-class Weights(click.ParamType[Any]):
-    """``none``, ``balanced``, or ``LABEL=WEIGHT,LABEL=WEIGHT``; in TOML also a table."""
-
-    name = "weights"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return what RunSettings takes."""
-        if isinstance(value, Mapping) or value in ("none", "balanced"):
-            return value
-        try:
-            pairs = [pair.rpartition("=") for pair in str(value).split(",")]
-            return {label: float(weight) for label, _, weight in pairs if label or self.fail("")}
-        except (ValueError, click.BadParameter):
-            self.fail(f"{value!r} is neither none, balanced nor LABEL=WEIGHT,LABEL=WEIGHT", param, ctx)
-
-
-def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options about steps; their ranges are checked by TrainingSettings."""
-    options = (
-        click.option("--epochs", type=int, default=5, help="Times through the training sentences."),
-        click.option("--max-steps", type=int, help="End after this many steps.", default=None),
-        click.option("--batch-size", type=int, default=16, help="Sentences of one forward pass."),
-        click.option("--accumulation", type=int, default=1, help="Batches of one step."),
-        click.option("--lr", type=float, default=2e-4, help="Peak learning rate."),
-        click.option("--weight-decay", type=float, default=0.01, help="Of weights and embeddings."),
-        click.option("--warmup", type=float, default=0.1, help="Share of the steps with a rising learning rate."),
-        click.option("--schedule", type=click.Choice(["linear", "cosine", "constant"]), default="linear"),
-        click.option("--max-norm", type=float, default=1.0, help="Largest norm of the gradient."),
-        click.option("--seed", type=int, default=0, help="Of everything random."),
-        click.option(
-            "--evaluate-every", type=int, help="Steps between evaluations, besides each epoch's end.", default=None
-        ),
-        click.option("--patience", type=int, help="Evaluations without improvement that end training.", default=None),
-        click.option("--min-delta", type=float, default=0.0, help="Least improvement that counts for --patience."),
-        click.option("--checkpoint-every", type=int, help="Steps between checkpoints [each evaluation].", default=None),
-        click.option("--keep-checkpoints", type=int, default=2, help="How many checkpoints stay."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
 
 @click.command()
-@click.option("--data", metavar="FOLDER", help="CoNLL files train, dev, test.  [default: the embedded corpus]")
-@click.option(
-    "--model", default="sentence-transformers/all-MiniLM-L6-v2", help="Folder or Hugging Face name of a BERT."
-)
+@run_options
 @click.option("--output", metavar="FOLDER", help="Where to write.  [default: runs/ner-1, runs/ner-2, ...]")
 @click.option("--overwrite", is_flag=True, help="Remove what a run has left in --output before.")
-@click.option("--max-length", type=int, default=128, help="Tokens the model reads at once.")
-@click.option("--pieces", type=click.Choice(["first", "all"]), default="first", help="Which pieces carry the label.")
-@click.option("--freeze", default="nothing", help="nothing, embeddings, encoder, or a number of layers.")
-@click.option("--class-weights", type=Weights(), default="none", help="none, balanced, or LABEL=WEIGHT,...")
-@click.option("--label-smoothing", type=float, default=0.0, help="Share of a target that is spread over all labels.")
-@click.option("--focal-gamma", type=float, default=0.0, help="Of the focal loss; 0 for cross-entropy.")
-@click.option("--device", default="cpu", help="cpu, or cuda for a GPU.")
-@click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16", "tf32", "auto"]), default="float32", help="Of products."
-)
-@training_options
 @click.option("--seeds", type=click.IntRange(1), default=1, help="Runs with this and the next seeds; their mean.")
 @click.option("--resume", metavar="FOLDER", help="Go on with an interrupted run; its settings are in its folder.")
 @click.option("--strict-resume", is_flag=True, help="With --resume: a damaged checkpoint is an error.")
@@ -226,7 +140,7 @@ def run_seeds(settings: RunSettings, seeds: int, output: str | None, overwrite: 
         say(f"saved to {folder}")
         return {"folder": str(folder), **results}
     first = settings.training.seed
-    FineTuning(settings)
+    FineTuning(settings)  # likewise; each seed then loads what it needs anew
     with run_folder("ner", output, overwrite=overwrite) as folder:
         plan = {"seeds": list(range(first, first + seeds)), "settings": settings.as_dict()}
         with how_to_resume(folder):

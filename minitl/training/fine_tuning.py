@@ -112,7 +112,7 @@ class FineTuning:
                 self.model,
                 self.encoded["train"],
                 settings.training,
-                evaluate=lambda check: self._dev_scores(check),
+                evaluate=self._dev_scores,
                 loss_options=self.loss_options,
                 folder=folder,
                 sentences=self.data.train,
@@ -188,15 +188,8 @@ class FineTuning:
         return _flat_scores(_tags(self.data.dev), predict_tags(self.encoded["dev"], self.data.labels, logits_of))
 
     def _loss_options(self) -> LossOptions:
-        settings, labels = (
-            self.settings,
-            [
-                window.labels
-                for windows in self.encoded["train"].windows
-                for window in windows
-                if window.labels is not None
-            ],
-        )
+        settings, windows = self.settings, [one for several in self.encoded["train"].windows for one in several]
+        labels = [window.labels for window in windows if window.labels is not None]
         try:
             weights = class_weights(settings.class_weights, list(self.data.labels), labels)
             return LossOptions(weights, settings.label_smoothing, settings.focal_gamma)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from minitl.errors import MinitlError
 from minitl.models.default_model import DEFAULT_MODEL
-from minitl.training.settings import TrainingSettings
+from minitl.training.settings import TrainingSettings, known_names
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,5 @@ class RunSettings:
         Raises:
             MinitlError: a name that is none, or a value out of its range.
         """
-        known = {item.name for item in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise MinitlError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
         training = TrainingSettings.from_dict(values.get("training", {}))
-        return cls(**{**values, "training": training})
+        return cls(**{**known_names(cls, values), "training": training})

@@ -91,8 +91,13 @@ class TrainingSettings:
         Raises:
             MinitlError: a name that is none, or a value out of its range.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise MinitlError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-        return cls(**values)
+        return cls(**known_names(cls, values))
+
+
+def known_names(settings: type[Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return ``values`` if all their names are fields of a dataclass of settings; otherwise raise a MinitlError."""
+    known = {field.name for field in fields(settings)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise MinitlError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    return values

@@ -177,7 +177,8 @@ class Trainer:
                 self._train()
             except InterruptedRunError as error:
                 self._save()
-                message = f"{error} after step {self.state.step} of {self.total}; it is saved"
+                what = "it is saved" if self.state.step else "there is nothing to save"
+                message = f"{error} after step {self.state.step} of {self.total}; {what}"
                 raise InterruptedRunError(message, error.signal_number) from None
         if self.best.score is not None:
             self.best.restore()
