@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import cli_tools
 import pytest
 from tiny import write_tiny_model
 
-from minitl.cli import export, main
+from minitl.cli import export
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ``minitl export``; return its exit code, standard output and standard error."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main.main(["export", *map(str, words)])
-        printed = capsys.readouterr()
-        return int(end.value.code or 0), printed.out, printed.err
-
-    return call
+run = partial(cli_tools.run, "export")
 
 
 @pytest.fixture
@@ -34,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_without_onnx_one_line_says_how_to_get_it(
-    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     code, out, err = run(folder, tmp_path / "x.onnx")
@@ -44,7 +32,7 @@ def test_without_onnx_one_line_says_how_to_get_it(
     assert not (tmp_path / "x.onnx").exists()
 
 
-def test_an_existing_file_is_kept(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_an_existing_file_is_kept(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(b"before")
     code, out, err = run(folder, path)
@@ -53,7 +41,7 @@ def test_an_existing_file_is_kept(run: Run, folder: Path, tmp_path: Path) -> Non
     assert path.read_bytes() == b"before"
 
 
-def test_what_cannot_be_a_file_of_onnx_is_refused(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_a_file_of_onnx_is_refused(folder: Path, tmp_path: Path) -> None:
     code, out, err = run(folder, tmp_path / "x.pb")
     assert (code, out) == (2, "")
     assert "OUTPUT must end in .onnx, found 'x.pb'" in err
@@ -65,7 +53,7 @@ def test_what_cannot_be_a_file_of_onnx_is_refused(run: Run, folder: Path, tmp_pa
     assert f"{tmp_path / 'none'}: is no folder" in err
 
 
-def test_help(run: Run) -> None:
+def test_help() -> None:
     code, out, err = run("--help")
     assert (code, err) == (0, "")
     assert "minitl export runs/ner-1 tagger.onnx" in out

@@ -16,9 +16,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cli_tools import run
 from tiny import write_tiny_model
 
-from minitl.cli import main, serve
+from minitl.cli import serve
 from minitl.models import BertForTokenClassification
 from minitl.serving.server import Server
 
@@ -41,13 +42,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(serve, "_stop_at_signals", stop)
     return []
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as end:
-        main.main(words)
-    printed = capsys.readouterr()
-    return int(end.value.code or 0), printed.out, printed.err
 
 
 @pytest.fixture
@@ -85,10 +79,10 @@ def test_from_the_url_to_the_end(process: subprocess.Popen[str], folder: Path, n
     assert lines[-1] == "stopped, after 1 requests"
 
 
-def test_a_port_in_use(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, out, err = run(capsys, "serve", str(folder), "--port", str(port))
+        code, out, err = run("serve", str(folder), "--port", str(port))
     assert (code, out) == (1, "")
     assert err == (
         f"minitl: cannot listen on '127.0.0.1', port {port}: Address already in use; "
@@ -96,22 +90,22 @@ def test_a_port_in_use(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     )
 
 
-def test_without_waitress(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_waitress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "waitress" else found(name))
-    code, out, err = run(capsys, "serve", str(folder))
+    code, out, err = run("serve", str(folder))
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
     assert 'pip install "minitl[serve]"' in err
 
 
-def test_models_that_cannot_be_served(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_that_cannot_be_served(folder: Path, tmp_path: Path) -> None:
     for file in ("model.safetensors", "config.json"):
         shutil.copy(folder / file, tmp_path)
-    code, _, err = run(capsys, "serve", str(tmp_path), "--port", "0")
+    code, _, err = run("serve", str(tmp_path), "--port", "0")
     assert code == 1
     assert "this model has no tokenizer" in err
-    code, _, err = run(capsys, "serve", str(tmp_path / "none"))
+    code, _, err = run("serve", str(tmp_path / "none"))
     assert code == 2
     assert "does not exist" in err
 
@@ -123,16 +117,16 @@ def test_an_encoder_without_classifier_is_refused(folder: Path, monkeypatch: pyt
         serve._loaded(folder)
 
 
-def test_another_host_is_warned_of(folder: Path, capsys: pytest.CaptureFixture[str], quick: list[int]) -> None:
-    code, out, err = run(capsys, "serve", str(folder), "--host", "0.0.0.0", "--port", "0")
+def test_another_host_is_warned_of(folder: Path, quick: list[int]) -> None:
+    code, out, err = run("serve", str(folder), "--host", "0.0.0.0", "--port", "0")
     assert code == 128 + signal.SIGTERM
     assert out.startswith("http://0.0.0.0:")
     assert "warning: whoever reaches http://0.0.0.0:" in err
-    code, _, err = run(capsys, "serve", str(folder), "--port", "0")
+    code, _, err = run("serve", str(folder), "--port", "0")
     assert code == 128 + signal.SIGTERM
     assert "warning" not in err
 
 
 @pytest.mark.parametrize("words", [["--port", "-1"], ["--port", "65536"], ["--max-bytes", "0"], ["--timeout", "0"]])
-def test_wrong_usage(folder: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
-    assert run(capsys, "serve", str(folder), *words)[0] == 2
+def test_wrong_usage(folder: Path, words: list[str]) -> None:
+    assert run("serve", str(folder), *words)[0] == 2

@@ -37,7 +37,8 @@ def test_a_run_and_its_repetition(folder: Path) -> None:
     assert {"run.json", "log.jsonl", "metrics.json", "predictions.conll", "curves.svg"} < set(os.listdir(one))
     assert (one / "curves.svg").read_text().startswith("<svg")
     model = BertForTokenClassification.from_pretrained(one)
-    assert model.tag("anna lives in oslo") is not None
+    assert list(model.config.id2label.values()) == ["O", "B-LOC", "B-ORG", "B-PER"]
+    assert model.tokenizer is not None
     predicted = read_conll(one / "predictions.conll")
     assert [len(sentence.words) for sentence in predicted] == [
         len(sentence.words) for sentence in read_conll(folder / "data" / "test.conll")

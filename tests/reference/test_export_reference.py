@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cli_tools
 import numpy as np
 import pytest
 from tiny import tiny_config, write_tiny_model
@@ -16,25 +17,12 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 import minitl  # noqa: E402
-from minitl.cli import export, main  # noqa: E402
+from minitl.cli import export  # noqa: E402
 from minitl.models import BertModel  # noqa: E402
 
 pytestmark = pytest.mark.reference
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ``minitl export``; return its exit code, standard output and standard error."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main.main(["export", *map(str, words)])
-        printed = capsys.readouterr()
-        return int(end.value.code or 0), printed.out, printed.err
-
-    return call
+run = partial(cli_tools.run, "export")
 
 
 @pytest.fixture
@@ -42,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     return write_tiny_model(tmp_path / "model", id2label={0: "O", 1: "B-PER", 2: "I-PER"})
 
 
-def test_a_tagger_is_written_and_checked(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_a_tagger_is_written_and_checked(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(b"before")
     code, out, err = run(folder, path, "--overwrite")
@@ -60,7 +48,7 @@ def test_a_tagger_is_written_and_checked(run: Run, folder: Path, tmp_path: Path)
     assert run(folder, path)[0] == 1
 
 
-def test_an_encoder_is_written_where_it_is_asked_for(run: Run, tmp_path: Path) -> None:
+def test_an_encoder_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
     minitl.manual_seed(1)
     BertModel(tiny_config()).save_pretrained(tmp_path / "encoder")
     path = tmp_path / "x.onnx"
@@ -75,7 +63,7 @@ def test_an_encoder_is_written_where_it_is_asked_for(run: Run, tmp_path: Path) -
 
 
 def test_without_onnxruntime_it_says_that_nothing_was_checked(
-    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     code, _, err = run(folder, tmp_path / "x.onnx")
@@ -86,7 +74,7 @@ def test_without_onnxruntime_it_says_that_nothing_was_checked(
 
 @pytest.mark.parametrize("factor", [1.01, np.nan])
 def test_a_file_with_other_results_is_not_written(
-    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
     true = export._their_results
 

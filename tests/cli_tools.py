@@ -63,3 +63,9 @@ def call_here(*arguments: str | Path, folder: Path, stdin: bytes = b"") -> Call:
             code = end.code
     assert isinstance(code, int)
     return Call(code, out.getvalue(), err.getvalue())
+
+
+def run(*words: str | Path) -> tuple[int, str, str]:
+    """Run ``minitl`` in this process and this folder; return exit code, standard output and standard error."""
+    done = call_here(*words, folder=Path())
+    return done.code, done.out, done.err
