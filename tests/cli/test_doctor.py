@@ -238,6 +238,7 @@ def compile_(program, architecture):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
 self_test._by_nvrtc = compile_
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
 main.main(["doctor"])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, cwd=tmp_path)
