@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from minitl.errors import DataError, MinitlError
+from minitl.errors import MinitlError
 
 
 @click.command()
@@ -21,7 +21,8 @@ from minitl.errors import DataError, MinitlError
 @click.option("--overwrite", is_flag=True, help="Let --predictions replace a file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def evaluate(model_folder: str, data: str, **options: Any) -> None:
-    """Score MODEL on DATA: a data folder, "corpus" for the one that comes with minitl, or a CoNLL file.
+    """Score MODEL on DATA: a data folder, "corpus" for the one that comes with minitl, or a file
+    (CoNLL, .conllu or .jsonl).
 
     \b
     Examples:
@@ -60,20 +61,15 @@ def evaluate(model_folder: str, data: str, **options: Any) -> None:
 
 def read(data: str, part: str) -> list[Any]:
     """Return the sentences of a part of a folder, of the embedded corpus, or of one file, in IOB2."""
-    from dataclasses import replace
-
-    from minitl.text import convert, detect_scheme, load_corpus, read_conll, read_folder
+    from minitl.text import load_corpus, read_folder, read_sentences
+    from minitl.text.one_scheme import common_scheme, in_scheme
 
     if data == "corpus":
         return list(getattr(load_corpus(), part))
     if Path(data).is_dir():
         return list(getattr(read_folder(data), part))
-    sentences = read_conll(data)
-    try:
-        scheme = detect_scheme(sentence.tags or () for sentence in sentences)
-    except DataError as error:
-        raise DataError(f"{data}: {error}") from None
-    return [replace(one, tags=tuple(convert(one.tags or (), scheme, "IOB2"))) for one in sentences]
+    sentences = read_sentences(data)
+    return in_scheme(sentences, common_scheme(sentences), "IOB2")
 
 
 def _unknown_types(sentences: Any, labels: Any) -> str:

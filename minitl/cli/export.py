@@ -44,7 +44,7 @@ def export(model_folder: str, output: Path, encoder: bool, overwrite: bool) -> N
         raise CheckpointError(f"{output}: exists; choose another name, or replace it with --overwrite")
     if not output.parent.is_dir():
         raise CheckpointError(f"{output.parent}: is no folder; make it first")
-    from minitl.models import atomic_file
+    from minitl import atomic_file
     from minitl.models.onnx_export import onnx_bytes
     from minitl.models.onnx_graph import onnx_module
 

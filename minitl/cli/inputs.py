@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from minitl.errors import DataError
-from minitl.models import strict_json
 from minitl.text.conll import stream_conll
-
-LONGEST_LINE = 64 * 2**20  # bytes; a binary file may have no line feed at all
+from minitl.text.conllu import sentence_of, stream_blocks
+from minitl.text.formats import ENDINGS
+from minitl.text.jsonl import object_of
+from minitl.text.lines import lines_of
 
 
 @dataclass(frozen=True)
@@ -56,30 +57,6 @@ def files_of(names: Sequence[str]) -> Iterator[tuple[str, IO[bytes]]]:
                 raise DataError(f"{one}: cannot be read ({error.strerror})") from None
 
 
-def lines_of(stream: IO[bytes], source: str) -> Iterator[str]:
-    """Yield the lines of UTF-8 text without their ends; only a line feed ends one, and a mark at the start is dropped.
-
-    Raises:
-        DataError: something is not UTF-8, with line and byte offset; or a line is longer than 64 MB.
-    """
-    offset, number = 0, 0
-    while raw := stream.readline(LONGEST_LINE + 1):
-        number += 1
-        if len(raw) > LONGEST_LINE:
-            raise DataError(f"{source}:{number}: a line of more than {LONGEST_LINE:,} bytes; this is no text file")
-        try:
-            line = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            wide = number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff"))
-            fix = "it begins like UTF-16, save it as UTF-8" if wide else "save the file as UTF-8"
-            raise DataError(
-                f"{source}:{number}: expected UTF-8, found byte 0x{raw[error.start]:02x} at byte offset "
-                f"{offset + error.start}; {fix}"
-            ) from None
-        offset += len(raw)
-        yield (line.removeprefix("\ufeff") if number == 1 else line).removesuffix("\n").removesuffix("\r")
-
-
 def read_text(lines: Iterable[str], source: str) -> Iterator[Record]:
     """A text in each line; an empty line is a text without entities, so that lines and results correspond."""
     for number, line in enumerate(lines, 1):
@@ -98,6 +75,13 @@ def read_conll(lines: Iterable[str], source: str) -> Iterator[Record]:
         yield Record(sentence.place(), words=sentence.words, document=sentence.document)
 
 
+def read_conllu(lines: Iterable[str], source: str) -> Iterator[Record]:
+    """Sentences of a CoNLL-U file: the words of its text."""
+    for block in stream_blocks(lines, source):
+        sentence = sentence_of(block, source, None)
+        yield Record(sentence.place(), words=sentence.words, document=sentence.document)
+
+
 def read_jsonl(lines: Iterable[str], source: str) -> Iterator[Record]:
     """JSON objects with a ``text``, or with ``words``, a list of strings; what else they hold is kept.
 
@@ -106,12 +90,7 @@ def read_jsonl(lines: Iterable[str], source: str) -> Iterator[Record]:
     """
     for number, line in enumerate(lines, 1):
         where = f"{source}:{number}"
-        if not line.strip():
-            raise DataError(f"{where}: expected a JSON object, found an empty line")
-        try:
-            values = strict_json.parse_object(line.encode(), where)
-        except ValueError as error:
-            raise DataError(str(error)) from None
+        values = object_of(line, where)
         text, words = values.pop("text", None), values.pop("words", None)
         if isinstance(words, list) and all(isinstance(word, str) for word in words):
             yield Record(where, words=tuple(words), extra=values if text is None else {"text": text, **values})
@@ -125,13 +104,13 @@ READERS: dict[str, Callable[[Iterable[str], str], Iterator[Record]]] = {
     "text": read_text,
     "words": read_words,
     "conll": read_conll,
+    "conllu": read_conllu,
     "jsonl": read_jsonl,
 }
 
 
 def records_of(names: Sequence[str], kind: str | None) -> Iterator[Record]:
     """Yield all records of all inputs; without a kind it is taken from a file's ending, and is text otherwise."""
-    endings = {".jsonl": "jsonl", ".ndjson": "jsonl", ".conll": "conll", ".bio": "conll", ".iob": "conll"}
     for source, stream in files_of(names):
-        reader = READERS[kind or endings.get(Path(source).suffix.lower(), "text")]
-        yield from reader(lines_of(stream, source), source)
+        by_ending: str = ENDINGS.get(Path(source).suffix.lower()) or "text"
+        yield from READERS[kind or by_ending](lines_of(stream, source), source)

@@ -11,6 +11,7 @@ import click
 
 from minitl._version import __version__
 from minitl.cli.compare import compare
+from minitl.cli.convert import convert
 from minitl.cli.doctor import doctor
 from minitl.cli.evaluate import evaluate
 from minitl.cli.export import export
@@ -33,7 +34,7 @@ def minitl(context: click.Context, debug: bool) -> None:
     context.obj = {"debug": debug}
 
 
-for command in (compare, doctor, evaluate, export, inspect, predict, serve, train):
+for command in (compare, convert, doctor, evaluate, export, inspect, predict, serve, train):
     minitl.add_command(command)
 
 

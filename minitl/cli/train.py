@@ -111,7 +111,7 @@ def dry_run(settings: RunSettings, options: Mapping[str, Any]) -> None:
 
 def range_test(settings: RunSettings, path: Path) -> dict[str, Any]:
     """Run the learning-rate range test, write its picture, and return what it saw."""
-    from minitl.models import atomic_file
+    from minitl import atomic_file
     from minitl.precision import precision
     from minitl.training import FineTuning, lr_range_test
 
@@ -159,7 +159,7 @@ def how_to_resume(folder: Path) -> Iterator[None]:
 
 def run_plan(folder: Path, plan: Mapping[str, Any], settings: RunSettings, *, strict: bool) -> dict[str, Any]:
     """Run each seed of a plan, or go on with it, and write ``seeds.json`` with the mean."""
-    from minitl.models import atomic_file
+    from minitl import atomic_file
     from minitl.training import FineTuning, summarize
 
     atomic_file.write_bytes(folder / "seeds.json", json.dumps(plan, indent=2).encode())
@@ -186,7 +186,7 @@ def run_plan(folder: Path, plan: Mapping[str, Any], settings: RunSettings, *, st
 
 def resume(folder: Path, *, strict: bool) -> dict[str, Any]:
     """Go on with an interrupted run, or with several of them."""
-    from minitl.models import strict_json
+    from minitl import strict_json
     from minitl.training import FineTuning, RunSettings
     from minitl.training.manifest import LARGEST, MANIFEST, read_manifest
 

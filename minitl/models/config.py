@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from minitl import atomic_file, strict_json
 from minitl.errors import CheckpointError
-from minitl.models import atomic_file, strict_json
 from minitl.models.labels import MOST_LABELS, inverted_labels, labels_from_json, normalised_labels, short
 
 # hidden_act -> what ops.gelu calls its variant: "none" is x * Phi(x) with the error function, "tanh" the approximation

@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from minitl import atomic_file
 from minitl._version import __version__
 from minitl.errors import CheckpointError
-from minitl.models import atomic_file, names
+from minitl.models import names
 from minitl.models.config import HIDDEN_ACTS, BertConfig
 from minitl.models.onnx_graph import OnnxGraph, onnx_module
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from minitl import atomic_file
 from minitl.errors import CheckpointError
-from minitl.models import atomic_file, names, safetensors_file
+from minitl.models import names, safetensors_file
 from minitl.models.config import BertConfig
 from minitl.models.default_model import DEFAULT_MODEL
 from minitl.models.labels import normalised_labels, short

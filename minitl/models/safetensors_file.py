@@ -21,8 +21,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from minitl import atomic_file, strict_json
 from minitl.errors import CheckpointError
-from minitl.models import atomic_file, strict_json
 
 LARGEST_HEADER = 2_000_000  # bytes, about 20,000 tensors; BERT-large needs 50,000 bytes (the format allows 10^8)
 MOST_DIMENSIONS = 32

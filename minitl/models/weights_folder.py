@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from minitl import strict_json
 from minitl.errors import CheckpointError
-from minitl.models import strict_json
 from minitl.models.safetensors_file import SafetensorsFile, TensorInfo, read_header
 
 SINGLE_FILE = "model.safetensors"

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 from minitl._version import __version__
 from minitl.errors import CheckpointError
-from minitl.models.strict_json import parse_object
 from minitl.serving.batching import Batcher, TaggingFailed, Unavailable
 from minitl.serving.page import page
+from minitl.strict_json import parse_object
 from minitl.text.conll import escaped
 
 if TYPE_CHECKING:

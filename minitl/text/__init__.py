@@ -1,4 +1,4 @@
-"""Text: CoNLL files, schemes, word pieces, windows and packed batches.
+"""Text: data files, tag schemes, word pieces, windows and packed batches.
 
 Importing this package does not import ``tokenizers``; making a :class:`TextTokenizer` does.
 """
@@ -7,8 +7,12 @@ from minitl.text.alignment import AlignedSentence, EncodingReport, encode_senten
 from minitl.text.batch import IGNORED, PackedBatch
 from minitl.text.batching import Batch, batch_count, batches, decode, predict_tags, window_logits, word_logits
 from minitl.text.conll import Sentence, read_conll, stream_conll, write_conll
+from minitl.text.conllu import read_conllu
+from minitl.text.conversion import Converted, Reading, convert_file
 from minitl.text.dataset import Dataset, load_corpus, read_folder
 from minitl.text.encoding import EncodedDataset, EncodedWindow, encode_dataset, excluded_entities
+from minitl.text.formats import read_sentences
+from minitl.text.jsonl import read_jsonl
 from minitl.text.labels import LabelSet
 from minitl.text.schemes import (
     SCHEMES,
@@ -31,6 +35,7 @@ __all__ = [
     "SCHEMES",
     "AlignedSentence",
     "Batch",
+    "Converted",
     "Dataset",
     "EncodedDataset",
     "EncodedWindow",
@@ -39,6 +44,7 @@ __all__ = [
     "IllegalTransition",
     "LabelSet",
     "PackedBatch",
+    "Reading",
     "Scheme",
     "Sentence",
     "TextTokenizer",
@@ -47,6 +53,7 @@ __all__ = [
     "batch_count",
     "batches",
     "convert",
+    "convert_file",
     "decode",
     "detect_scheme",
     "encode_dataset",
@@ -59,7 +66,10 @@ __all__ = [
     "plan_windows",
     "predict_tags",
     "read_conll",
+    "read_conllu",
     "read_folder",
+    "read_jsonl",
+    "read_sentences",
     "spans_to_tags",
     "split_words",
     "stream_conll",

@@ -12,12 +12,15 @@ zero-width space or hold a line separator (U+2028), and all of these do occur in
 of the CoNLL-2003 shared task, Tjong Kim Sang and De Meulder 2003.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 
 from minitl.errors import DataError
+from minitl.text.lines import lines_of, read_lines
 from minitl.text.schemes import split_tag
 
 DOCUMENT_START = "-DOCSTART-"
@@ -33,7 +36,10 @@ class Sentence:
         tags: one tag for each word, or None where the file has no tag column.
         document: number of the document within its file, from 0.
         source: name of the file.
-        line: line of the first word, from 1; word ``i`` stands on line ``line + i``.
+        line: line of the first word, from 1; word ``i`` stands on line ``line + i``, unless ``lines`` says otherwise.
+        text: what the words were taken from, if it is known: they occur in it in order, and between them is white space
+            or nothing.
+        lines: line of each word, or empty.
     """
 
     words: tuple[str, ...]
@@ -41,6 +47,8 @@ class Sentence:
     document: int = 0
     source: str = ""
     line: int = 1
+    text: str | None = None
+    lines: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.tags is not None and len(self.tags) != len(self.words):
@@ -48,7 +56,7 @@ class Sentence:
 
     def place(self, word: int = 0) -> str:
         """``file:line`` of a word, for messages."""
-        return f"{self.source or 'sentence'}:{self.line + word}"
+        return f"{self.source or 'sentence'}:{self.lines[word] if self.lines else self.line + word}"
 
 
 def escaped(text: str, limit: int = 80) -> str:
@@ -75,18 +83,18 @@ def read_conll(path: str | PathLike[str], *, word_column: int = 0, tag_column: i
         DataError: naming ``file:line``, if the file cannot be read, is not UTF-8, holds no sentence, changes its number
             of columns, lacks a column, or holds something that is not a tag.
     """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return parse_conll(content, str(path), word_column=word_column, tag_column=tag_column)
+    return _at_least_one(read_lines(path), str(path), word_column, tag_column)
 
 
 def parse_conll(content: bytes, source: str, *, word_column: int = 0, tag_column: int | None = -1) -> list[Sentence]:
     """Read the bytes of a CoNLL file; ``source`` is its name in messages. See :func:`read_conll`."""
-    sentences = list(stream_conll(_lines(content, source), source, word_column=word_column, tag_column=tag_column))
+    return _at_least_one(lines_of(BytesIO(content), source), source, word_column, tag_column)
+
+
+def _at_least_one(lines: Iterable[str], source: str, word_column: int, tag_column: int | None) -> list[Sentence]:
+    sentences = list(stream_conll(lines, source, word_column=word_column, tag_column=tag_column))
     if not sentences:
-        raise DataError(f"{source}: expected sentences, one word a line, found none in {len(content)} bytes")
+        raise DataError(f"{source}: expected sentences, one word a line, found none")
     return sentences
 
 
@@ -106,7 +114,7 @@ def stream_conll(
         return Sentence(tuple(words), None if tag_column is None else tuple(tags), document, source, first_line)
 
     for number, line in enumerate(lines, 1):
-        cells = _cells(line)
+        cells = columns_of(line)
         if not cells or cells[0] == DOCUMENT_START:
             if words:
                 yield sentence()
@@ -123,30 +131,15 @@ def stream_conll(
             first_line = number
         words.append(_checked_word(cells[word_column], line, f"{source}:{number}"))
         if tag_column is not None:
-            tags.append(_checked_tag(cells[tag_column], f"{source}:{number}"))
+            try:
+                tags.append(checked_tag(cells[tag_column]))
+            except ValueError as error:
+                raise DataError(f"{source}:{number}: {error}") from None
     if words:
         yield sentence()
 
 
-def _lines(content: bytes, source: str) -> list[str]:
-    """The lines of a file without their ends; ``str.splitlines`` would also split at U+2028, U+0085 and others."""
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-        fix = "it begins like UTF-16, save it as UTF-8" if wide else "save the file as UTF-8"
-        byte = content[error.start]
-        raise DataError(
-            f"{source}:{line}: expected UTF-8, found byte 0x{byte:02x} at byte offset {error.start}; {fix}"
-        ) from error
-    text = text.removeprefix("\ufeff")
-    if "\r" in text and "\n" not in text:
-        raise DataError(f"{source}:1: expected lines that end in line feeds, found carriage returns only")
-    return [line.removesuffix("\r") for line in text.split("\n")]
-
-
-def _cells(line: str) -> list[str]:
+def columns_of(line: str) -> list[str]:
     """The columns of a line, none for an empty one. Never ``str.split()``, which eats exotic spaces."""
     line = line.strip(_BLANKS)
     if not line:
@@ -176,31 +169,56 @@ def _checked_word(word: str, line: str, place: str) -> str:
     return word
 
 
-def _checked_tag(tag: str, place: str) -> str:
+def checked_tag(tag: str) -> str:
+    """Return ``tag`` if it is one, and can be printed; else raise a ValueError."""
     try:
         split_tag(tag)
         if not tag.isprintable():  # tags are printed in tables, where an escape sequence would do harm
             raise ValueError
     except ValueError:
-        raise DataError(f"{place}: expected a tag such as O, B-PER or I-PER, found {escaped(tag)}") from None
+        raise ValueError(f"expected a tag such as O, B-PER or I-PER, found {escaped(tag)}") from None
     return tag
+
+
+def retagged_conll(lines: Sequence[str], sentences: Iterable[Sentence], tag_column: int = -1) -> list[str]:
+    """The lines of a file with the tags of ``sentences``, which were read from it; all else stays as it is."""
+    changed = list(lines)
+    for sentence in sentences:
+        for number, tag in enumerate(sentence.tags or (), sentence.line - 1):
+            changed[number] = _retagged(changed[number], tag_column, tag)
+    return changed
+
+
+def _retagged(line: str, column: int, tag: str) -> str:
+    inner = line.strip(_BLANKS)
+    begin = line.index(inner)
+    # Every second part is what separates columns, so that column i is part 2 i, from either end.
+    parts = re.split(r"(\t)" if "\t" in inner else "( +)", inner)
+    index = 2 * column if column >= 0 else len(parts) + 1 + 2 * column
+    cell = parts[index].strip(_BLANKS)
+    parts[index] = parts[index].replace(cell, tag)
+    return line[:begin] + "".join(parts) + line[begin + len(inner) :]
 
 
 def write_conll(
     path: str | PathLike[str], sentences: Sequence[Sentence], *extra_columns: Iterable[Sequence[str]]
 ) -> None:
-    """Write sentences as a CoNLL file that :func:`read_conll` reads back: word, tag if there are tags, extra columns.
+    """Write sentences as a CoNLL file that :func:`read_conll` reads back; see :func:`conll_text`."""
+    Path(path).write_bytes(conll_text(sentences, *extra_columns).encode("utf-8"))
+
+
+def conll_text(sentences: Sequence[Sentence], *extra_columns: Iterable[Sequence[str]]) -> str:
+    """Sentences as the text of a CoNLL file: word, tag if there are tags, extra columns.
 
     Columns are separated by tabs. ``-DOCSTART-`` lines are written if there is more than one document.
 
     Args:
-        path: the file to write.
         sentences: what to write.
         extra_columns: each one holds, for each sentence, one string for each word (predicted tags, say).
 
     Raises:
         ValueError: if a column has another length than the words, or if a word or a cell could not be read back (it is
-            empty, holds a tab or a line feed, ends in a blank or carriage return, or is ``-DOCSTART-``).
+            empty, holds a tab, a line feed or a NUL, ends in a blank or carriage return, or is ``-DOCSTART-``).
     """
     columns = [list(column) for column in extra_columns]
     for column in columns:
@@ -218,19 +236,21 @@ def write_conll(
         if any(len(value) != len(sentence.words) for value in values):
             counts = [len(value) for value in values]
             raise ValueError(f"{sentence.place()}: a column has another length than the words: {counts}")
-        lines += [
-            "\t".join(writable(cell, index, row) for index, cell in enumerate(row)) for row in zip(*values, strict=True)
-        ]
+        for number_of_word, row in enumerate(zip(*values, strict=True)):
+            try:
+                lines.append("\t".join(writable(cell, index, row) for index, cell in enumerate(row)))
+            except ValueError as error:
+                raise ValueError(f"{sentence.place(number_of_word)}: {error}") from None
         lines.append("")
     text = "\n".join(lines) + ("\n" if lines else "")
     if text.startswith("\ufeff"):  # a reader drops one mark; the word's own must stay
         text = "\ufeff" + text
-    Path(path).write_bytes(text.encode("utf-8"))
+    return text
 
 
 def writable(cell: str, index: int, row: Sequence[str]) -> str:
     """Return ``cell``, column ``index`` of a row, if a reader would get it back; else raise a ValueError."""
-    splits = "\n" in cell or "\t" in cell or cell.endswith("\r") or (len(row) == 1 and " " in cell)
+    splits = any(sign in cell for sign in "\n\t\0") or cell.endswith("\r") or (len(row) == 1 and " " in cell)
     if not cell or splits or cell != cell.strip(_BLANKS) or (index == 0 and cell == DOCUMENT_START):
         raise ValueError(f"{escaped(cell)} cannot be a column of a CoNLL file: it would not be read back as it is")
     return cell

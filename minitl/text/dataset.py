@@ -3,15 +3,17 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 
 from minitl.errors import DataError
-from minitl.text.conll import Sentence, parse_conll, read_conll
+from minitl.text.conll import Sentence, parse_conll
+from minitl.text.formats import read_sentences
 from minitl.text.labels import LabelSet
-from minitl.text.schemes import Scheme, convert, lenient_spans, nearest_scheme
+from minitl.text.one_scheme import common_scheme, in_scheme
+from minitl.text.schemes import Scheme, lenient_spans
 
 # A part is known by its name with any or no extension: `train`, `train.txt`, `eng.train`, `eng.train.bio`.
 _PART_NAMES = {
@@ -41,10 +43,11 @@ class Dataset:
 
 
 def read_folder(folder: str | PathLike[str]) -> Dataset:
-    """Read ``train``, ``dev`` and ``test`` from a folder of CoNLL files.
+    """Read ``train``, ``dev`` and ``test`` from a folder of data files.
 
     The files are ``train`` or ``eng.train``; ``dev``, ``valid``, ``testa`` or ``eng.testa``; ``test``, ``testb`` or
-    ``eng.testb``; each with any or no extension. Words are in the first column and tags in the last.
+    ``eng.testb``; each with any or no extension. ``.jsonl`` is read as JSON lines, ``.conllu`` as CoNLL-U, and all
+    else as CoNLL, with words in the first column and tags in the last.
 
     Args:
         folder: the data folder.
@@ -54,7 +57,7 @@ def read_folder(folder: str | PathLike[str]) -> Dataset:
 
     Raises:
         DataError: if the folder or a part is missing, if two files could be the same part, if a file is not as
-            :func:`minitl.text.read_conll` wants it, or if the tags fit no scheme (naming ``file:line``).
+            :func:`minitl.text.read_sentences` wants it, or if the tags fit no scheme (naming ``file:line``).
     """
     folder = Path(folder)
     try:
@@ -62,7 +65,7 @@ def read_folder(folder: str | PathLike[str]) -> Dataset:
     except OSError as error:
         raise DataError(f"{folder}: expected a folder with train, dev and test files: {error.strerror}") from error
     paths = {part: folder / _find_part(folder, names, part) for part in _PART_NAMES}
-    return build_dataset({part: read_conll(path) for part, path in paths.items()})
+    return build_dataset({part: read_sentences(path) for part, path in paths.items()})
 
 
 def load_corpus() -> Dataset:
@@ -85,11 +88,11 @@ def load_corpus() -> Dataset:
 def build_dataset(parts: dict[str, list[Sentence]]) -> Dataset:
     """Make a :class:`Dataset` of the sentences of ``train``, ``dev`` and ``test``; see :func:`read_folder`."""
     every_sentence = [sentence for part in _PART_NAMES for sentence in parts[part]]
-    scheme = _common_scheme(every_sentence)
+    scheme = common_scheme(every_sentence)
     notes = [f"read {_counts(part, parts[part])}" for part in _PART_NAMES]
     if scheme != "IOB2":
         notes.append(f"tags are {scheme}, converted to IOB2")
-        parts = {part: [_to_iob2(sentence, scheme) for sentence in sentences] for part, sentences in parts.items()}
+        parts = {part: in_scheme(sentences, scheme, "IOB2") for part, sentences in parts.items()}
     else:
         notes.append("tags are IOB2")
     labels = {part: LabelSet.from_sentences(sentences) for part, sentences in parts.items()}
@@ -121,26 +124,6 @@ def _find_part(folder: Path, names: Sequence[str], part: str) -> str:
         )
         raise DataError(f"{folder}: expected a file {looked_for} with any extension, found {present}{fix}")
     return found[0]
-
-
-def _common_scheme(sentences: Sequence[Sentence]) -> Scheme:
-    """The scheme of all files together, or an error that names the line where the nearest one breaks."""
-    fit = nearest_scheme(sentence.tags or () for sentence in sentences)
-    if fit.transition is None:
-        return fit.scheme
-    sentence, transition = sentences[fit.sentence], fit.transition
-    at_end = transition.position == len(sentence.words)
-    found = f"the sentence ends after {transition.previous!r}" if at_end else f"{transition.tag!r}"
-    raise DataError(
-        f"{sentence.place(transition.position - at_end)}: expected tags of one scheme (IOB1, IOB2, BIOES or BILOU) in "
-        f"all files; {fit.scheme} comes nearest, but {found} "
-        f"{'' if at_end else f'may not follow {transition.previous!r} '}"
-        f"(the first of {fit.illegal_count} such places); correct the tags"
-    )
-
-
-def _to_iob2(sentence: Sentence, scheme: Scheme) -> Sentence:
-    return replace(sentence, tags=tuple(convert(sentence.tags or (), scheme, "IOB2")))
 
 
 def _counts(part: str, sentences: Iterable[Sentence]) -> str:

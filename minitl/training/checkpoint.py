@@ -27,8 +27,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from minitl import atomic_file
 from minitl.errors import CheckpointError
-from minitl.models import atomic_file
 from minitl.training.checkpoint_files import NAME, Checkpoint, read_checkpoint, write_files
 
 __all__ = ["Checkpoint", "CheckpointFolder", "read_checkpoint"]

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from minitl import atomic_file, strict_json
 from minitl.errors import CheckpointError
-from minitl.models import atomic_file, strict_json
 from minitl.models.safetensors_file import SafetensorsFile, write
 
 SUMS, STATE = "SHA256SUMS", "state.json"

@@ -19,10 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from minitl import random
+from minitl import atomic_file, random
 from minitl.errors import CheckpointError, MinitlError
 from minitl.metrics import accounting, entity_scores, token_scores
-from minitl.models import atomic_file
 from minitl.models.loss_options import LossOptions, class_weights
 from minitl.models.pretrained import require_tokenizer
 from minitl.models.token_classifier import BertForTokenClassification

@@ -16,8 +16,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from minitl import atomic_file
 from minitl.errors import MinitlError
-from minitl.models import atomic_file
 from minitl.training import tensorboard
 
 LOG_FILE = "log.jsonl"

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from minitl import atomic_file, strict_json
 from minitl._version import __version__
 from minitl.errors import MinitlError
 from minitl.kernels.processor import processor
 from minitl.kernels.select import select
-from minitl.models import atomic_file, strict_json
 from minitl.text.conll import Sentence
 from minitl.training.training_state import differences
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from minitl import atomic_file
 from minitl.errors import MinitlError
-from minitl.models import atomic_file
 from minitl.training.folder_lock import folder_lock
 
 

@@ -1,0 +1,5 @@
+"""``python -m minitl`` is the command ``minitl``."""
+
+from minitl.cli.main import main
+
+main()
