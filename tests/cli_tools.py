@@ -49,7 +49,7 @@ def call(*arguments: str | Path, folder: Path, stdin: bytes | None = None, **env
 
 def call_here(*arguments: str | Path, folder: Path, stdin: bytes = b"") -> Call:
     """Run ``minitl`` in this process, which is faster, and cannot be interrupted."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="", write_through=True) for _ in range(2))
     with (
         contextlib.chdir(folder),
         contextlib.redirect_stdout(out),
@@ -62,7 +62,7 @@ def call_here(*arguments: str | Path, folder: Path, stdin: bytes = b"") -> Call:
         except SystemExit as end:
             code = end.code
     assert isinstance(code, int)
-    return Call(code, out.getvalue(), err.getvalue())
+    return Call(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
 
 def run(*words: str | Path) -> tuple[int, str, str]:

@@ -67,6 +67,8 @@ def convert(
     place = None if output == STREAM else Path(output)
     if place is not None and place.exists() and not overwrite:
         raise MinitlError(f"{place}: exists; choose another name, or replace it with --overwrite")
+    if place is not None and not place.parent.is_dir():
+        raise MinitlError(f"{place.parent}: is no folder; make it first")
     reading = Reading(from_scheme, repair, misaligned, ner_key, word_column, tag_column)
     converted = convert_file(_content(source), _name(source), kind, target, scheme, reading)
     for note in converted.notes:
