@@ -24,7 +24,7 @@ SPARE_THREADS = 16  # beyond those that wait for the tagger, for everything else
 
 
 @click.command()
-@click.argument("model_folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("model_folder", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 lets other machines connect.")
 @click.option("--port", default=8000, type=click.IntRange(0, 65535), help="0 picks a free one.")
 @click.option("--max-bytes", default=1_000_000, type=click.IntRange(min=1), help="Longest body of a request.")

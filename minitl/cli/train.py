@@ -131,8 +131,10 @@ def range_test(settings: RunSettings, path: Path) -> dict[str, Any]:
 def run_seeds(settings: RunSettings, seeds: int, output: str | None, overwrite: bool) -> dict[str, Any]:
     """Run once, or once for each seed in a folder of its own, and return the results."""
     from minitl.training import FineTuning
-    from minitl.training.runs import run_folder
+    from minitl.training.runs import check_output_folder, run_folder
 
+    if output is not None:
+        check_output_folder(output, overwrite=overwrite)
     if seeds == 1:
         work = FineTuning(settings, say)  # what can be found wrong is found before a folder is made
         with run_folder("ner", output, overwrite=overwrite) as folder, how_to_resume(folder):

@@ -19,6 +19,7 @@ from io import BytesIO
 from os import PathLike
 from pathlib import Path
 
+from minitl import atomic_file
 from minitl.errors import DataError
 from minitl.text.lines import lines_of, read_lines
 from minitl.text.schemes import split_tag
@@ -203,8 +204,12 @@ def _retagged(line: str, column: int, tag: str) -> str:
 def write_conll(
     path: str | PathLike[str], sentences: Sequence[Sentence], *extra_columns: Iterable[Sequence[str]]
 ) -> None:
-    """Write sentences as a CoNLL file that :func:`read_conll` reads back; see :func:`conll_text`."""
-    Path(path).write_bytes(conll_text(sentences, *extra_columns).encode("utf-8"))
+    """Write sentences as a CoNLL file that :func:`read_conll` reads back, in one step; see :func:`conll_text`.
+
+    Raises:
+        ValueError: as there. CheckpointError: the file cannot be written.
+    """
+    atomic_file.write_bytes(Path(path), conll_text(sentences, *extra_columns).encode("utf-8"))
 
 
 def conll_text(sentences: Sequence[Sentence], *extra_columns: Iterable[Sequence[str]]) -> str:

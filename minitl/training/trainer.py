@@ -11,40 +11,35 @@ stopped after any step goes on with the same bits as one that was not.
 
 from __future__ import annotations
 
-import math
-import shutil
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from minitl import optim
-from minitl.errors import CheckpointError, InterruptedRunError, MinitlError
+from minitl.errors import InterruptedRunError, MinitlError
 from minitl.models.loss_options import CROSS_ENTROPY, LossOptions
 from minitl.models.token_classifier import BertForTokenClassification
-from minitl.random import default_generator
 from minitl.text.batching import Batch, batch_count, batches
 from minitl.text.conll import Sentence
 from minitl.text.encoding import EncodedDataset
 from minitl.training.best import BestState
-from minitl.training.checkpoint import Checkpoint, CheckpointFolder
+from minitl.training.checkpoint import CheckpointFolder
 from minitl.training.early_stopping import EarlyStopping
 from minitl.training.folder_lock import folder_lock
-from minitl.training.graph import GraphedResult, GraphedStep
+from minitl.training.graph import GraphedStep
 from minitl.training.interruption import Interruption
 from minitl.training.journal import Journal
 from minitl.training.progress import TrainingProgress
 from minitl.training.room import IN_FLIGHT
 from minitl.training.settings import TrainingSettings
-from minitl.training.step import DivergedError, StepResult, train_step
-from minitl.training.training_state import TrainingState, differences
+from minitl.training.snapshot import check_free_space, restore_snapshot, take_snapshot
+from minitl.training.step import DivergedError, train_step
+from minitl.training.step_records import Result, StepRecords, TakenStep
+from minitl.training.training_state import TrainingState
 
 Evaluate = Callable[[Callable[[], None]], Mapping[str, float]]
-Result = StepResult | GraphedResult
 CHECKPOINTS = "checkpoints"
 
 
@@ -127,7 +122,7 @@ class Trainer:
         self._saved_at = 0
         self._journal: Journal | None = None
         self._interruption = Interruption()
-        self._waiting: deque[tuple[int, float, list[Batch], Result]] = deque()  # steps that are not in the log yet
+        self._records = self._new_records()
         self._recorded: GraphedStep | None = None
         if model.bert.device.partition(":")[0] == "cuda" and settings.accumulation == 1:
             # the recording of a step: to launch its kernels one by one takes longer than they do
@@ -153,7 +148,8 @@ class Trainer:
             return []
         checkpoint, notes = self._checkpoints.newest(strict=strict)
         if checkpoint is not None:
-            self._load(checkpoint)
+            self.state = restore_snapshot(checkpoint, self.model, self.optimizer, self.best, self.identity, self.folder)
+            self._saved_at = self.state.step
         return notes
 
     def run(self) -> TrainingResult:
@@ -173,6 +169,7 @@ class Trainer:
                 stack.callback(self._journal.close)
                 self._tell(*self._journal.cut(self.state.log_lengths))
                 stack.enter_context(self._interruption)
+            self._records = self._new_records()
             try:
                 self._train()
             except InterruptedRunError as error:
@@ -205,7 +202,7 @@ class Trainer:
                     self._after_step()
                     if state.ended:
                         break
-                self._record_waiting()
+                self._records.enter()
             self._after_step()
 
     def _groups(self, epoch: int, place: int) -> Iterator[list[Batch]]:
@@ -235,53 +232,9 @@ class Trainer:
         except DivergedError as error:
             result = error.result
         self.state.step += 1
-        self._waiting.append((self.state.step, lr, group, result))
-        if self._recorded is None or len(self._waiting) > IN_FLIGHT:  # a GPU must not be waited for
-            self._record_waiting(progress, leave=len(self._waiting) - 1)
-
-    def _record_waiting(self, progress: TrainingProgress | None = None, *, leave: int = 0) -> None:
-        """Enter steps in the log and the counts, and leave the last few waiting."""
-        while len(self._waiting) > leave:
-            step, lr, group, result = self._waiting.popleft()
-            finite = math.isfinite(result.loss) and math.isfinite(result.gradient_norm)
-            self._log_step(step, lr, result, finite)
-            self.state.skipped_steps += result.skipped
-            if finite:
-                self.state.bad_in_a_row = []
-                if progress is not None:
-                    progress.advance(result.loss, labels=result.label_count, tokens=result.token_count)
-            else:
-                self._count_bad_step(step, group, result)
-
-    def _log_step(self, step: int, lr: float, result: Result, finite: bool) -> None:
-        if self._journal is None:
-            return
-        numbers = {"loss": result.loss, "gradient_norm": result.gradient_norm, "lr": lr}
-        record: dict[str, Any] = {"step": step, "epoch": (step - 1) // self.steps_per_epoch + 1, **numbers}
-        record |= {"labels": result.label_count, "tokens": result.token_count}
-        if result.skipped or not finite:
-            record["skipped"] = "no scored label" if result.skipped else "not finite"
-            numbers = {}
-        self._journal.write(record, {f"train/{name}": value for name, value in numbers.items()})
-
-    def _count_bad_step(self, step: int, group: list[Batch], result: Result) -> None:
-        state = self.state
-        state.bad_steps += 1
-        state.bad_in_a_row.append(f"step {step}: {self._named_sentences(group)}")
-        problem = f"the loss is {result.loss}, the norm of its gradient {result.gradient_norm}"
-        self._tell(f"step {step} was skipped: {problem}")
-        if len(state.bad_in_a_row) >= self.settings.most_bad_steps:
-            raise DivergedError(
-                f"training diverged: {len(state.bad_in_a_row)} steps in a row were not finite (the last: {problem}); "
-                "their sentences:\n  " + "\n  ".join(state.bad_in_a_row) + "\nthe steps changed nothing, and the last "
-                "checkpoint is from before; lower the learning rate, or look for NaN in the weights"
-            )
-
-    def _named_sentences(self, group: list[Batch]) -> str:
-        numbers = sorted({number for batch in group for number in batch.word_counts})
-        if not self.sentences:
-            return f"sentences number {', '.join(map(str, numbers))}"
-        return ", ".join(self.sentences[number].place() for number in numbers)
+        self._records.add(TakenStep(self.state.step, lr, group, result))
+        if self._recorded is None or len(self._records) > IN_FLIGHT:  # a GPU must not be waited for
+            self._records.enter(progress, leave=len(self._records) - 1)
 
     # -- after a step --------------------------------------------------------------------------------------------------
 
@@ -295,7 +248,7 @@ class Trainer:
             done or state.step % self.steps_per_epoch == 0 or _due(state.step, settings.evaluate_every)
         )
         if evaluation and state.evaluated_at != state.step:
-            self._record_waiting()
+            self._records.enter()
             self._evaluate()
         if state.step >= self.total and not state.ended:
             state.ended = "all steps done"
@@ -335,59 +288,14 @@ class Trainer:
         state = self.state
         if self._checkpoints is None or self._journal is None or state.step == self._saved_at:
             return
-        self._record_waiting()
-        arrays = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        if state.best_step not in (None, state.step):
-            arrays["best"] = self.best.state_dict()
-        for part, noun in (("model", "parameters"), ("optimizer", "moments"), ("best", "best parameters")):
-            broken = [name for name, values in arrays.get(part, {}).items() if not np.isfinite(values).all()]
-            if broken:
-                raise DivergedError(
-                    f"after step {state.step} the {noun} {', '.join(broken[:5])} hold NaN or infinity; they were not "
-                    "saved, the checkpoint before is whole; lower the learning rate"
-                )
+        self._records.enter()
         state.log_lengths = self._journal.flush()
-        generator = default_generator()
-        document = {
-            "identity": self.identity,
-            "generator": {"seed": generator.seed, "call": generator.call},
-            "training": state.as_dict(),
-        }
-        self._checkpoints.save(Checkpoint(state.step, arrays, document))
-        self._saved_at = state.step
-
-    def _load(self, checkpoint: Checkpoint) -> None:
-        document, arrays = checkpoint.state, checkpoint.arrays
-        different = differences(self.identity, document.get("identity", {}))
-        if different:
-            raise CheckpointError(
-                f"{self.folder}: its checkpoints are of another training:\n  " + "\n  ".join(different)
-            )
-        self.state = state = TrainingState.from_dict(document["training"])
-        try:
-            self.model.load_state_dict(arrays["model"])
-            self.optimizer.load_state_dict(arrays["optimizer"])
-        except ValueError as error:
-            raise CheckpointError(f"{self.folder}: the checkpoint of step {state.step} does not fit: {error}") from None
-        generator = default_generator()
-        generator.seed, generator.call = document["generator"]["seed"], document["generator"]["call"]
-        if state.best_score is not None:
-            self.best.load(state.best_score, state.best_step, dict(arrays.get("best") or arrays["model"]))
+        self._checkpoints.save(take_snapshot(self.model, self.optimizer, self.best, state, self.identity))
         self._saved_at = state.step
 
     def _check_folder(self, folder: Path, checkpoints: CheckpointFolder) -> None:
         """Raise if checkpoints could not be saved, or would not be the newest in the folder."""
-        one = 4 * sum(parameter.array.nbytes for parameter in self.model.parameters())  # model, two moments, best
-        needed = 2 * one + 2**20
-        try:
-            free = shutil.disk_usage(folder).free
-        except OSError as error:
-            raise MinitlError(f"{folder}: cannot be used ({error.strerror})") from None
-        if free < needed:
-            raise MinitlError(
-                f"{folder}: {free / 2**20:,.0f} MB are free, but two checkpoints and the model need "
-                f"{needed / 2**20:,.0f} MB; free some space, or name an output folder on another disk"
-            )
+        check_free_space(folder, self.model)
         later = checkpoints.unread(self.state.step)
         if later:
             raise MinitlError(
@@ -397,6 +305,16 @@ class Trainer:
         removed = checkpoints.prepare()
         if removed:
             self._tell(f"removed what an interrupted run has left: {', '.join(removed)}")
+
+    def _new_records(self) -> StepRecords:
+        return StepRecords(
+            self.state,
+            self._journal,
+            steps_per_epoch=self.steps_per_epoch,
+            most_bad_steps=self.settings.most_bad_steps,
+            sentences=self.sentences,
+            tell=self._tell,
+        )
 
     def _tell(self, *lines: str) -> None:
         for line in lines:

@@ -106,7 +106,7 @@ def test_models_that_cannot_be_served(folder: Path, tmp_path: Path) -> None:
     assert code == 1
     assert "this model has no tokenizer" in err
     code, _, err = run("serve", str(tmp_path / "none"))
-    assert code == 2
+    assert code == 1
     assert "does not exist" in err
 
 
