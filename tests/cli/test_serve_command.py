@@ -107,7 +107,7 @@ def test_models_that_cannot_be_served(folder: Path, tmp_path: Path) -> None:
     assert "this model has no tokenizer" in err
     code, _, err = run("serve", str(tmp_path / "none"))
     assert code == 1
-    assert "does not exist" in err
+    assert "there is no such folder" in err
 
 
 def test_an_encoder_without_classifier_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
