@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +25,7 @@ class Record:
         text: as it was given, or None if it is words.
         words: as they were given, or None if it is text.
         extra: what else a JSON line held, kept for the output.
-        document: number of the document within its file, for CoNLL files.
+        document: number of the document within its file, for CoNLL files; over all files, once they are put together.
     """
 
     source: str
@@ -111,6 +111,10 @@ READERS: dict[str, Callable[[Iterable[str], str], Iterator[Record]]] = {
 
 def records_of(names: Sequence[str], kind: str | None) -> Iterator[Record]:
     """Yield all records of all inputs; without a kind it is taken from a file's ending, and is text otherwise."""
+    document = next_document = 0
     for source, stream in files_of(names):
         by_ending: str = ENDINGS.get(Path(source).suffix.lower()) or "text"
-        yield from READERS[kind or by_ending](lines_of(stream, source), source)
+        for record in READERS[kind or by_ending](lines_of(stream, source), source):
+            next_document = document + record.document + 1
+            yield replace(record, document=document + record.document) if document else record
+        document = next_document  # a file begins a document of its own

@@ -7,9 +7,12 @@ import time
 from types import TracebackType
 from typing import TextIO
 
+SECONDS_BETWEEN_LINES = 60.0  # where no bar moves
+
 
 class TrainingProgress:
-    """Shows how far an epoch is, on standard error: a moving bar on a terminal, one closing line elsewhere.
+    """Shows how far an epoch is, on standard error: a moving bar on a terminal; elsewhere (a log, a notebook) a line
+    each minute; and one closing line.
 
     Use it in a ``with`` block and call :meth:`advance` after each step.
 
@@ -32,7 +35,7 @@ class TrainingProgress:
         self.quiet = quiet
         self.average_loss = 0.0
         self._labels = 0
-        self._start = time.perf_counter()
+        self._start = self._last_line = time.perf_counter()
         layout = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {elapsed}<{remaining}{postfix}"
         self._bar = tqdm(
             total=steps,
@@ -57,10 +60,12 @@ class TrainingProgress:
         self._labels += labels
         if self._labels:
             self.average_loss += (loss - self.average_loss) * labels / self._labels
-        self._bar.set_postfix_str(
-            f"loss {self.average_loss:.3f}, {self.tokens_per_second:,.0f} tokens/s", refresh=False
-        )
+        self._bar.set_postfix_str(f"loss {self.average_loss:.3f}, {self._rate()}", refresh=False)
         self._bar.update()
+        now = time.perf_counter()
+        if self._bar.disable and not self.quiet and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self._print(f"{self.done:,} of {self.steps:,} steps, loss {self.average_loss:.3f}, {self._rate()}")
 
     def __enter__(self) -> TrainingProgress:
         return self
@@ -71,9 +76,10 @@ class TrainingProgress:
         self._bar.close()
         if kind is None and not self.quiet:
             seconds = time.perf_counter() - self._start
-            rate = f"{self.tokens_per_second:,.0f} tokens/s"
-            print(
-                f"{self.description}: loss {self.average_loss:.3f}, {rate}, {seconds:.0f} s",
-                file=self.stream,
-                flush=True,
-            )
+            self._print(f"loss {self.average_loss:.3f}, {self._rate()}, {seconds:.0f} s")
+
+    def _rate(self) -> str:
+        return f"{self.tokens_per_second:,.0f} tokens/s"
+
+    def _print(self, text: str) -> None:
+        print(f"{self.description}: {text}", file=self.stream, flush=True)

@@ -64,6 +64,15 @@ def test_documents_come_through(folder: Path) -> None:
     ]
 
 
+def test_each_file_is_a_document_of_its_own(folder: Path) -> None:
+    (folder / "a.conll").write_text("anna\n\n-DOCSTART-\n\nben\n")
+    (folder / "b.conll").write_text("oslo\n\nrome\n")
+    inputs = ("a.conll", "a.conll", "b.conll")
+    (folder / "three.conll").write_text(call_here("predict", "model", *inputs, "--to", "conll", folder=folder).out)
+    found = read_conll(folder / "three.conll")
+    assert [sentence.document for sentence in found] == [0, 1, 2, 3, 4, 4]
+
+
 def test_json_lines_keep_what_they_hold(folder: Path) -> None:
     lines = [{"id": 7, "text": "anna"}, {"words": ["ben", "\u0000", "a\tb", "\ud7ff"], "more": [1]}, {"words": []}]
     (folder / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

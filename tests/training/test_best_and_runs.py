@@ -3,6 +3,7 @@
 import io
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,6 +70,27 @@ def test_progress_says_loss_and_speed_once_where_there_is_no_terminal() -> None:
     assert len(lines) == 1
     assert lines[0].startswith("epoch 1/1: loss 1.250, ")
     assert "tokens/s" in lines[0]
+
+
+def test_a_long_epoch_says_each_minute_how_far_it_is_where_no_bar_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log must not be silent for an hour."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("minitl.training.progress.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    stream, silent = io.StringIO(), io.StringIO()
+    with (
+        TrainingProgress(1000, "epoch 1/1", stream=stream) as progress,
+        TrainingProgress(1000, "epoch 1/1", stream=silent, quiet=True) as quiet,
+    ):
+        for _ in range(6):
+            clock.now += 25
+            progress.advance(1.0, labels=1, tokens=50)
+            quiet.advance(1.0, labels=1, tokens=50)
+    assert stream.getvalue().splitlines() == [
+        "epoch 1/1: 3 of 1,000 steps, loss 1.000, 2 tokens/s",
+        "epoch 1/1: 6 of 1,000 steps, loss 1.000, 2 tokens/s",
+        "epoch 1/1: loss 1.000, 2 tokens/s, 150 s",
+    ]
+    assert silent.getvalue() == ""
 
 
 def test_interrupted_progress_says_nothing_false() -> None:
