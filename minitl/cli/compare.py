@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from minitl.cli.printing import show, show_json
 from minitl.errors import DataError
 
 PREDICTIONS = "predictions.conll"
@@ -46,14 +46,14 @@ def compare(first: str, second: str, resamples: int, seed: int, as_json: bool) -
     gold = [sentence.tags or () for sentence in golds[0]]
     result = compare_taggers(gold, ours, theirs, groups, resamples=resamples, seed=seed)
     if as_json:
-        click.echo(json.dumps({**asdict(result), "unit": unit}, indent=2))
+        show_json({**asdict(result), "unit": unit})
         return
-    click.echo(f"entity F1 (conlleval) and 95 % interval, over {result.groups} {unit}, {resamples:,} test sets drawn")
-    click.echo(f"{first}: {result.first}\n{second}: {result.second}\ndifference: {result.difference}")
+    show(f"entity F1 (conlleval) and 95 % interval, over {result.groups} {unit}, {resamples:,} test sets drawn")
+    show(f"{first}: {result.first}\n{second}: {result.second}\ndifference: {result.difference}")
     verdict = "is better" if result.difference.low > 0 else "is worse" if result.difference.high < 0 else ""
-    click.echo(
+    show(
         f"the second {verdict}: 0 lies outside of the interval"
         if verdict
         else "no difference can be told: 0 lies in the interval"
     )
-    click.echo(f"the second was not better on {result.not_better:.2%} of the test sets that were drawn")
+    show(f"the second was not better on {result.not_better:.2%} of the test sets that were drawn")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from minitl.cli.printing import say
 from minitl.errors import DataError, MinitlError
 from minitl.text.conversion import Reading, convert_file
 from minitl.text.formats import ENDINGS, FORMATS, Format
@@ -72,10 +73,10 @@ def convert(
     reading = Reading(from_scheme, repair, misaligned, ner_key, word_column, tag_column)
     converted = convert_file(_content(source), _name(source), kind, target, scheme, reading)
     for note in converted.notes:
-        click.echo(f"{_name(source)}: {note}", err=True)
+        say(f"{_name(source)}: {note}")
     data = converted.text.encode("utf-8")
     if dry_run:
-        click.echo(f"would write {len(data):,} bytes to {output if place else 'standard output'}", err=True)
+        say(f"would write {len(data):,} bytes to {output if place else 'standard output'}")
     elif place is None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -83,7 +84,7 @@ def convert(
         from minitl import atomic_file
 
         atomic_file.write_bytes(place, data)
-        click.echo(f"wrote {place}", err=True)
+        say(f"wrote {place}")
 
 
 def _by_ending(name: str, argument: str, option: str) -> Format:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from minitl.cli.printing import say, show, show_json
 from minitl.errors import MinitlError
 
 
@@ -40,7 +40,7 @@ def evaluate(model_folder: str, data: str, **options: Any) -> None:
     model = BertForTokenClassification.from_pretrained(model_folder)
     unknown = _unknown_types(sentences, model.config.id2label.values())
     if unknown:
-        click.echo(f"gold entities of types the model does not know, which it cannot find: {unknown}", err=True)
+        say(f"gold entities of types the model does not know, which it cannot find: {unknown}")
     words = [sentence.words for sentence in sentences]
     predicted = [tagged.tags for tagged in model.tag_words(words, constrained=options["constrained"])]
     gold = [sentence.tags or () for sentence in sentences]
@@ -54,9 +54,9 @@ def evaluate(model_folder: str, data: str, **options: Any) -> None:
     if options["as_json"]:
         by_type = {name: vars(counts.score) for name, counts in table.types.items()}
         values = {"mode": table.mode, "micro": vars(table.micro), "types": by_type, "accounting": vars(lost)}
-        click.echo(json.dumps({**values, "accuracy": tokens.accuracy, "words": tokens.words}, indent=2))
+        show_json({**values, "accuracy": tokens.accuracy, "words": tokens.words})
     else:
-        click.echo(f"{encoded.report}\n\n{table}\n\n{lost}\n\n{tokens}")
+        show(f"{encoded.report}\n\n{table}\n\n{lost}\n\n{tokens}")
 
 
 def read(data: str, part: str) -> list[Any]:

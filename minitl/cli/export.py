@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from minitl.cli.printing import say, show
 from minitl.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ def export(model_folder: str, output: Path, encoder: bool, overwrite: bool) -> N
 
     onnx_module()  # first, since a model may take long to fetch
     model = _loaded(model_folder, encoder)
-    _log(str(model.load_report))
+    say(str(model.load_report))
     data = onnx_bytes(model)
-    _log(_checked(model, data))
+    say(_checked(model, data))
     atomic_file.write_bytes(output, data)
-    _log(f"wrote {len(data):,} bytes")
-    click.echo(os.fspath(output))
+    say(f"wrote {len(data):,} bytes")
+    show(os.fspath(output))
 
 
 def _loaded(folder: str, encoder: bool) -> BertForTokenClassification | BertModel:
@@ -122,7 +123,3 @@ def _their_results(onnxruntime: ModuleType, data: bytes, inputs: dict[str, np.nd
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     results: list[np.ndarray] = session.run(None, inputs)
     return results
-
-
-def _log(text: str) -> None:
-    click.echo(text, err=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from minitl.cli.printing import show, show_json
 from minitl.errors import MinitlError
 
 
@@ -37,13 +37,13 @@ def inspect(path: str, model: str | None, tensors: bool, as_json: bool) -> None:
         raise MinitlError(f"{path}: is neither a folder nor a .safetensors file")
     listed = report.pop("tensors", {})
     if as_json:
-        click.echo(json.dumps({**report, **({"tensors": listed} if tensors else {})}, indent=2, ensure_ascii=False))
+        show_json({**report, **({"tensors": listed} if tensors else {})})
     else:
         for name, value in report.items():
-            click.echo(f"{name}: {_shown(value)}")
+            show(f"{name}: {_shown(value)}")
         if tensors:
             for name, (dtype, shape) in listed.items():
-                click.echo(f"  {name}  {dtype} {shape}")
+                show(f"  {name}  {dtype} {shape}")
     if report.get("faults"):
         click.get_current_context().exit(1)
 

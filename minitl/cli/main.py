@@ -17,6 +17,7 @@ from minitl.cli.evaluate import evaluate
 from minitl.cli.export import export
 from minitl.cli.inspect import inspect
 from minitl.cli.predict import predict
+from minitl.cli.printing import say
 from minitl.cli.serve import serve
 from minitl.cli.train import train
 from minitl.errors import InterruptedRunError, MinitlError
@@ -52,15 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        say("interrupted")
         _leave(128 + signal.SIGINT)
     except InterruptedRunError as error:
-        click.echo(f"minitl: {error}", err=True)
+        say(f"minitl: {error}")
         _leave(128 + error.signal_number)
     except MinitlError as error:
         if "--debug" in words:
             raise
-        click.echo(f"minitl: {error}", err=True)
+        say(f"minitl: {error}")
         sys.exit(1)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from minitl.cli.printing import say, show
 from minitl.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def serve(model_folder: Path, host: str, port: int, max_bytes: int, timeout: flo
         )
         server = http.Server(application, listening, threads=queue + SPARE_THREADS)
         ended_by = _stop_at_signals(server)
-        click.echo(http.url(listening))
+        show(http.url(listening))
         sys.stdout.flush()
         has_ended = server.run()
     _log(f"stopped, after {application.batcher.counts()['requests']} requests")
@@ -114,7 +115,7 @@ def _stop_at_signals(server: Server) -> list[int]:
 def _log(text: str) -> None:
     """Write a line to standard error, if anybody still reads it."""
     with contextlib.suppress(OSError, ValueError):
-        click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
+        say(f"{time.strftime('%H:%M:%S')} {text}")
 
 
 def _leave(code: int) -> None:

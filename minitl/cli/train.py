@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minitl.cli.printing import say, show_json
 from minitl.cli.train_options import RUN, TRAINING, read_config, run_options
 from minitl.errors import InterruptedRunError, MinitlError
 
@@ -60,21 +61,16 @@ def train(context: click.Context, /, **options: Any) -> None:
             dry_run(settings, options)
             return
         if options["lr_range_test"] is not None:
-            click.echo(json.dumps(range_test(settings, Path(options["lr_range_test"])), indent=2))
+            show_json(range_test(settings, Path(options["lr_range_test"])))
             return
         results = run_seeds(settings, options["seeds"], options["output"], options["overwrite"])
-    click.echo(json.dumps(results, indent=2))
+    show_json(results)
 
 
 def _only(given: set[str], allowed: set[str], why: str) -> None:
     others = sorted("--" + name.replace("_", "-") for name in given - allowed)
     if others:
         raise click.UsageError(f"{why}; leave out {', '.join(others)}")
-
-
-def say(line: str) -> None:
-    """Tell people something: on standard error, which is no data."""
-    click.echo(line, err=True)
 
 
 def settings_of(options: Mapping[str, Any]) -> RunSettings:

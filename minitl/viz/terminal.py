@@ -95,7 +95,7 @@ def colour_entities(
             )
         shown += _pieces(words_or_text, position, span.start)
         inner = ("" if is_text else " ").join(_pieces(words_or_text, span.start, span.end))
-        shown.append(_marked(inner, _escape(label), with_colour))
+        shown.append(_marked(inner, printable(label), with_colour))
         position = span.end
     shown += _pieces(words_or_text, position, len(words_or_text))
     return ("" if is_text else " ").join(shown)
@@ -104,8 +104,8 @@ def colour_entities(
 def _pieces(words_or_text: str | Sequence[str], start: int, end: int) -> list[str]:
     """The words from ``start`` to ``end``, or that part of the text, safe to print."""
     if isinstance(words_or_text, str):
-        return [_escape(words_or_text[start:end])]
-    return [_escape(word) for word in words_or_text[start:end]]
+        return [printable(words_or_text[start:end])]
+    return [printable(word) for word in words_or_text[start:end]]
 
 
 def _marked(text: str, label: str, with_colour: bool) -> str:
@@ -117,8 +117,14 @@ def _marked(text: str, label: str, with_colour: bool) -> str:
     return f"\x1b[{colours}m {text}{_BOLD}{suffix} {_RESET}"
 
 
-def _escape(text: str) -> str:
-    """Replace what would steer the terminal or hide; a lone surrogate could not even be printed."""
+def printable(text: str) -> str:
+    """Replace what would steer the terminal or hide by escapes, line feeds and joiners excepted.
+
+    A lone surrogate could not even be printed.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
     return "".join(
         character
         if character in _KEPT or unicodedata.category(character) not in _ESCAPED_CATEGORIES

@@ -186,3 +186,36 @@ def test_an_interrupted_call(words: str, number: signal.Signals, folder: Path) -
     assert out == b""
     assert b"Traceback" not in err
     assert len(err.splitlines()) >= 1
+
+
+def test_no_message_and_no_table_steers_a_terminal(folder: Path) -> None:
+    """Names of files, labels and tensors may come from somebody else, with escape sequences in them."""
+    evil = "\x1b]0;owned\x07\x9b31m\u202e"
+    config = json.loads((folder / "run" / "config.json").read_text())
+    config["id2label"]["1"] = f"B-{evil}"
+    config["label2id"] = {label: int(number) for number, label in config["id2label"].items()}
+    (folder / "run" / "config.json").write_text(json.dumps(config))
+    (folder / f"{evil}.conll").write_text("anna\tB-\x1b[2J\n")
+    shutil.copytree(folder / "run", folder / f"run{evil}")
+    calls = [
+        ("inspect", "run", "--tensors"),
+        ("inspect", "run", "--json"),
+        ("inspect", evil),
+        ("inspect", f"run{evil}"),
+        ("evaluate", "run", "data"),
+        ("evaluate", "run", f"{evil}.conll"),
+        ("evaluate", "run", f"{evil}.conll", "--json"),
+        ("convert", f"{evil}.conll", "--to", "jsonl"),
+        ("predict", evil),
+        ("predict", "run", f"{evil}.conll", "--from", "conll", "--to", "pretty"),
+        ("predict", "run", "data/dev.conll", "--to", "jsonl"),
+        ("train", "--data", evil),
+        ("train", "--data", "data", "--model", f"run{evil}", "--dry-run"),
+        ("compare", "run", evil),
+        ("export", evil, "x.onnx"),
+        ("serve", evil, "--port", "0"),
+    ]
+    for words in calls:
+        done = call_here(*words, folder=folder)
+        for sign in ("\x1b", "\x07", "\x9b", "\u202e"):
+            assert sign not in done.out + done.err, words
