@@ -185,9 +185,10 @@ def test_a_training_goes_on_after_any_failure_of_its_disk(workshop: Workshop, qu
         folder = quick_path / f"{number}-{how}"
         failing = FailingDisk(folder, number, how, half=generator.random() < 0.5)
         ended: Any = None
+        first = workshop.trainer(folder, RUN)
         with failing.on():
             try:
-                workshop.trainer(folder, RUN).run()
+                first.run()
             except (MinitlError, Killed) as error:
                 ended = error
         assert isinstance(ended, Killed) == (how == "kill"), case
