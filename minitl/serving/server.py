@@ -23,6 +23,8 @@ from minitl.text.conll import escaped
 CONNECTIONS = 512  # open at a time; others wait until one is closed
 IDLE_SECONDS = 60  # after which a silent connection is closed
 RECEIVING_SECONDS = 60  # in which a request must have come in completely, however it drips
+ENDING_SECONDS = 2  # in which it must have done so once the server is being stopped
+QUIET_SECONDS = 0.05  # without a byte from anybody, after which nothing is taken to be on its way any more
 LARGEST_HEADER = 32_768  # bytes
 
 
@@ -84,6 +86,7 @@ class Server:
         self._application, self._wasyncore = application, wasyncore
         self._map: dict[int, Any] = {}
         self._stopping = False
+        self._received = 0  # how many times something came in
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait a little is nothing to report
         self._server = waitress.create_server(
             application,
@@ -102,21 +105,26 @@ class Server:
             log_socket_errors=False,
             ident=None,
         )
-        self._server.channel_class = _channel_class(application.max_bytes)
+        self._server.channel_class = self._channel_class()
         self._server.accept_connections()
 
     def run(self) -> bool:
-        """Answer requests; after :meth:`stop`, finish those that have come in, within the time that one may take.
+        """Answer requests; after :meth:`stop`, finish those that have been sent, within the time that one may take.
 
         Returns:
             Whether all threads have ended.
         """
         while not self._stopping:
             self._step()
+        stopped = time.monotonic()
+        end = stopped + self._application.seconds + 1
+        self._accept_who_waits()
         self._wasyncore.dispatcher.close(self._server)  # the socket only: new clients are refused from here on
-        end = time.monotonic() + self._application.seconds + 1
-        while self._is_busy() and time.monotonic() < end:
-            self._step()
+        is_quiet = False
+        while time.monotonic() < end and not is_quiet:
+            received, is_busy = self._received, self._is_busy(time.monotonic() < stopped + ENDING_SECONDS)
+            self._step(1.0 if is_busy else QUIET_SECONDS)
+            is_quiet = not is_busy and self._received == received
         has_ended = self._application.batcher.close(max(0.0, end - time.monotonic()))
         self._server.task_dispatcher.shutdown(timeout=1)
         self._wasyncore.close_all(self._map)
@@ -129,52 +137,77 @@ class Server:
         with suppress(OSError):  # it has ended already
             self._server.pull_trigger()
 
-    def _step(self) -> None:
-        self._wasyncore.loop(timeout=1.0, use_poll=True, map=self._map, count=1)
+    def _step(self, timeout: float = 1.0) -> None:
+        self._wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
 
-    def _is_busy(self) -> bool:
-        channels = list(self._server.active_channels.values())
-        return any(channel.requests or channel.total_outbufs_len for channel in channels)
+    def _accept_who_waits(self) -> None:
+        """Take the connections that the system has made already, whose requests may be here, too."""
+        known = -1
+        while known < len(self._map) < CONNECTIONS:
+            known = len(self._map)
+            self._server.handle_accept()  # does nothing when there is none
 
+    def _is_busy(self, with_incomplete: bool) -> bool:
+        """Whether a request is being answered, or, if it counts, is coming in."""
+        return any(
+            channel.requests or channel.total_outbufs_len or (with_incomplete and channel.request is not None)
+            for channel in list(self._server.active_channels.values())
+        )
 
-def _channel_class(max_bytes: int) -> type:
-    """Return waitress's connection, with errors in JSON and a limit for a request that drips in."""
-    from waitress.channel import HTTPChannel
-    from waitress.task import ErrorTask
+    def _channel_class(self) -> type:
+        """Return waitress's connection, with errors in JSON, a limit for a request that drips in, and an end."""
+        from waitress.channel import HTTPChannel
+        from waitress.task import ErrorTask, WSGITask
 
-    class JsonErrorTask(ErrorTask):  # type: ignore[misc]
-        """Answers what is no HTTP, or too long, before any application sees it."""
+        server, max_bytes = self, self._application.max_bytes
 
-        def execute(self) -> None:
-            error = self.request.error
-            detail = f"{max_bytes:,} bytes at most" if error.code == 413 else escaped(error.body, 200)
-            answer = error_answer(error.code, f"{error.reason}: {detail}")
-            self.status, self.content_length = answer.line, len(answer.body)
-            self.response_headers.extend(answer.headers())
-            self.set_close_on_finish()
-            self.write(answer.body)
+        class LastTask(WSGITask):  # type: ignore[misc]
+            """Answers a request, and says that it was the connection's last one when the server is being stopped.
 
-    class Channel(HTTPChannel):  # type: ignore[misc]
-        """One connection."""
+            Otherwise clients that keep their connections busy would keep the server from its end.
+            """
 
-        error_task_class = JsonErrorTask
-        began: float | None = None  # when the first bytes of a request came that is not complete
+            def build_response_header(self) -> bytes:
+                if server._stopping and len(self.channel.requests) <= 1:
+                    self.request.headers["CONNECTION"] = "close"
+                header: bytes = super().build_response_header()
+                return header
 
-        def received(self, data: bytes) -> bool:
-            before = self.request
-            result: bool = super().received(data)
-            if self.request is None:
-                self.began = None
-            elif self.request is not before:
-                self.began = time.monotonic()
-            return result
+        class JsonErrorTask(ErrorTask):  # type: ignore[misc]
+            """Answers what is no HTTP, or too long, before any application sees it."""
 
-        def readable(self) -> bool:
-            if self.began is not None and time.monotonic() - self.began > RECEIVING_SECONDS:
-                self.will_close = True
-            return bool(super().readable())
+            def execute(self) -> None:
+                error = self.request.error
+                detail = f"{max_bytes:,} bytes at most" if error.code == 413 else escaped(error.body, 200)
+                answer = error_answer(error.code, f"{error.reason}: {detail}")
+                self.status, self.content_length = answer.line, len(answer.body)
+                self.response_headers.extend(answer.headers())
+                self.set_close_on_finish()
+                self.write(answer.body)
 
-    return Channel
+        class Channel(HTTPChannel):  # type: ignore[misc]
+            """One connection."""
+
+            task_class = LastTask
+            error_task_class = JsonErrorTask
+            began: float | None = None  # when the first bytes of a request came that is not complete
+
+            def received(self, data: bytes) -> bool:
+                server._received += 1
+                before = self.request
+                result: bool = super().received(data)
+                if self.request is None:
+                    self.began = None
+                elif self.request is not before:
+                    self.began = time.monotonic()
+                return result
+
+            def readable(self) -> bool:
+                if self.began is not None and time.monotonic() - self.began > RECEIVING_SECONDS:
+                    self.will_close = True
+                return bool(super().readable())
+
+        return Channel
 
 
 def log_to(write: Callable[[str], None]) -> None:

@@ -147,6 +147,53 @@ def test_stopping_finishes_what_runs_and_refuses_what_comes(tagger: FakeTagger) 
         idle.close()
 
 
+def test_what_was_sent_before_the_end_is_answered(tagger: FakeTagger) -> None:
+    """Also where the server has not read it yet, or not even accepted the connection."""
+    listening = http.listen("127.0.0.1", 0)
+    server = Server(application(Batcher(tagger)), listening, threads=8)
+    port = int(listening.getsockname()[1])
+    request = b"GET /labels HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    clients = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(20)]
+    for client in clients[1:]:
+        client.sendall(request)
+    clients[0].sendall(request * 2)
+    server.stop()
+    assert server.run() is True
+    for number, client in enumerate(clients):
+        received = b""
+        while part := client.recv(65536):
+            received += part
+        client.close()
+        assert received.count(b"HTTP/1.1 200 OK\r\n") == (2 if number == 0 else 1)
+        assert received.count(b"Connection: close\r\n") == 1, "with the last answer"
+
+
+def test_a_client_that_keeps_sending_does_not_keep_the_server(tagger: FakeTagger) -> None:
+    with ThreadPoolExecutor(1) as pool, running(tagger) as (server, port):
+        tagger.free.clear()
+        connection = HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.request("POST", "/tag", b"Ada", {"Content-Type": "text/plain"})
+        held = pool.submit(post, port, "Ben")  # another one, so that the server has something to wait for
+        assert tagger.busy.wait(10)
+        server.stop()
+        tagger.free.set()
+        response = connection.getresponse()
+        assert (response.status, json.loads(response.read())) == (200, as_json("Ada"))
+        assert response.headers["Connection"] == "close"
+        assert held.result(10) == (200, as_json("Ben"))
+        connection.close()
+
+
+def test_half_a_request_does_not_keep_the_server(tagger: FakeTagger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "ENDING_SECONDS", 0.1)
+    with running(tagger) as (server, port), socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
+        assert post(port, "Ada") == (200, as_json("Ada")), "so that the half has been read"
+        server.stop()
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+
+
 def test_stopping_does_not_wait_for_ever(tagger: FakeTagger) -> None:
     listening = http.listen("127.0.0.1", 0)
     batcher = Batcher(tagger)
