@@ -202,6 +202,12 @@ class Server:
                     self.began = time.monotonic()
                 return result
 
+            def send_continue(self) -> None:
+                if self.request.completed:  # no body, or one that is refused; waitress would wait for it
+                    self.request.expect_continue = False
+                else:
+                    super().send_continue()
+
             def readable(self) -> bool:
                 if self.began is not None and time.monotonic() - self.began > RECEIVING_SECONDS:
                     self.will_close = True

@@ -155,10 +155,11 @@ class Client:
         good, began = self._good(), time.monotonic()
         await self._connection.send(good.head("Expect: 100-continue", "Connection: close"))
         assert self._connection._streams is not None
-        line = await asyncio.wait_for(self._connection._streams[0].readuntil(b"\r\n\r\n"), PATIENCE)
-        await self._connection.send(good.body)
-        problem = good.difference(*await self._connection.answer())
-        self._seen.note("expects 100", began, problem if b" 100 " in line else f"{line!r} instead of 100")
+        if good.body:  # to an empty one there is nothing to say but the answer
+            line = await asyncio.wait_for(self._connection._streams[0].readuntil(b"\r\n\r\n"), PATIENCE)
+            assert line == b"HTTP/1.1 100 Continue\r\n\r\n", line
+            await self._connection.send(good.body)
+        self._seen.note("expects 100", began, good.difference(*await self._connection.answer()))
 
     async def wrong(self) -> None:
         bad, began = self._drawn.choice(self._bads), time.monotonic()

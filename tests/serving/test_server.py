@@ -104,6 +104,8 @@ def test_a_body_in_chunks(port: int) -> None:
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * (http.LARGEST_HEADER + 99) + b"\r\n\r\n", b"431"),
         (b"GET /\x1b[31m HTTP/1.0\r\nHost: localhost\r\n\r\n", b"404"),
         (b"GET / HTTP/1.0\r\n\r\n", b"403"),
+        (b"PUT / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nExpect: 100-continue\r\n\r\n", b"405"),  # no body
+        (b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n", b"413"),
         (b"GET http://evil.example/ HTTP/1.0\r\nHost: evil.example\r\n\r\n", b"403"),
     ],
 )
