@@ -1,6 +1,7 @@
 """Raw text to words: the rules by example, the places by property."""
 
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -61,3 +62,15 @@ def test_time_is_linear(unit: str) -> None:
     begin = time.perf_counter()
     split_words(unit * 50_000)
     assert time.perf_counter() - begin < 5
+
+
+@pytest.mark.parametrize("unit", ["a-", "a.", "1,", "a\u0301", "a'"])
+def test_memory_of_one_long_word_is_a_few_bytes_for_each_character(unit: str) -> None:
+    text = unit * 200_000
+    tracemalloc.start()
+    words = split_words(text)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(words) <= 2
+    # A pointer for each character while the classes are joined, and the classes; what could be given back takes 80.
+    assert peak < 20 * len(text)
