@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,7 +159,12 @@ class TaggingMixin:
         tokenizer = require_tokenizer(self)  # type: ignore[arg-type]
         labels = self._labels()
         _check_tags(labels)
-        full = [Sentence(tuple(map(_without_surrogates, words))) for words in sentences if len(words)]
+        capacity = self.config.max_position_embeddings - 2  # pieces of a word that can be read
+
+        def readable(word: str) -> str:
+            return tokenizer.beginning(_without_surrogates(word), capacity)
+
+        full = [Sentence(tuple(map(readable, words))) for words in sentences if len(words)]
         results = iter(self._tagged(full, tokenizer, labels, aggregation, constrained, batch_size) if full else [])
         return [next(results) if len(words) else TaggedWords([], np.zeros(0)) for words in sentences]
 
@@ -191,9 +197,10 @@ class TaggingMixin:
 def _spans(text: str, words: Sequence[Word], tagged: TaggedWords) -> list[Span]:
     """Return the entities of tagged words as they stand in their text."""
     spans = []
+    scores = tagged.scores.tolist()
     for entity in lenient_spans(tagged.tags):
         first, last = words[entity.start].start, words[entity.end - 1].end
-        score = float(tagged.scores[entity.start : entity.end].mean())
+        score = fsum(scores[entity.start : entity.end]) / (entity.end - entity.start)
         spans.append(Span(text[first:last], entity.type, first, last, score))
     return spans
 
@@ -202,7 +209,11 @@ def _without_surrogates(word: str) -> str:
     """Return a word as the tokenizer can read it: half of a surrogate pair, which is no character, becomes U+FFFD."""
     if not isinstance(word, str):
         raise TypeError(f"words must be strings, found {word!r}")
-    if word.isascii():
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        pass
+    else:
         return word
     return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in word)
 

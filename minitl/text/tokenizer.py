@@ -6,6 +6,7 @@ exists, and keeps the settings of ``tokenizer_config.json``. ``tokenizers`` is i
 """
 
 import json
+import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -32,6 +33,7 @@ _NORMALIZER_SETTINGS = {
     "strip_accents": ("strip_accents", None),
     "tokenize_chinese_chars": ("handle_chinese_chars", True),
 }
+_UNCERTAIN = 64  # characters before a cut that may be part of something longer: a special token, a letter with marks
 _BATCH = 4096  # sentences at once: the library's results are large, so they are turned into arrays as we go
 
 
@@ -164,6 +166,29 @@ class TextTokenizer:
         for number, word in zip(ids.tolist(), piece_words.tolist(), strict=True):
             pieces[word].append(number)
         return pieces
+
+    def beginning(self, word: str, pieces: int) -> str:
+        """Return a word with the same first pieces that is no longer than it must be; short words are returned as is.
+
+        The library takes some hundred bytes for each character of a word, and a word may have megabytes.
+
+        Args:
+            word: any word.
+            pieces: how many pieces must be the same.
+        """
+        length = 8 * pieces + 4 * _UNCERTAIN
+        if 4 * length < len(word):  # letters that are one [UNK] because there are so many are so with fewer, too
+            most = self.max_word_characters + _UNCERTAIN
+            word = re.sub(f"([A-Za-z0-9]{{{most}}})[A-Za-z0-9]+", r"\1", word)
+        while 4 * length < len(word):
+            encoding = self._tokenizer.encode([word[:length]], is_pretokenized=True, add_special_tokens=False)
+            prefix = self._tokenizer.model.continuing_subword_prefix
+            last_run = max((i for i, token in enumerate(encoding.tokens) if not token.startswith(prefix)), default=0)
+            # What a cut can change: the run of letters it lies in, and what needs the characters behind it.
+            if sum(end <= length - _UNCERTAIN for _, end in encoding.offsets[:last_run]) >= pieces:
+                return word[:length]
+            length *= 4
+        return word
 
     def _id(self, key: str) -> int:
         number = self._tokenizer.token_to_id(self._names[key])

@@ -41,6 +41,27 @@ def test_words_over_the_limit_become_unknown(tokenizer: TextTokenizer) -> None:
     assert 1 not in tokenizer.encode_words(["a" * 60 + "-" + "a" * 60])[0]
 
 
+@pytest.mark.parametrize(
+    "at_the_cut", ["z" * 90, "z" * 120, "[SEP]", "[SEP]-[SEP]", "e\u0301" * 70, "東" * 9, "q" * 900]
+)
+def test_the_beginning_of_a_long_word_has_its_first_pieces(tokenizer: TextTokenizer, at_the_cut: str) -> None:
+    """Whatever lies where it is cut; what vanishes before that makes the first pieces come so late."""
+    for pieces in (1, 2):
+        length = 8 * pieces + 256
+        for inside in (1, 2, 3, 4, 5, 6, 33, 63, 64, 65, 80, 99, 100, 101, 119, 120):
+            word = "\u200b" * (length - inside) + at_the_cut + "-z" * 3000
+            beginning = tokenizer.beginning(word, pieces)
+            assert len(beginning) < len(word)
+            assert tokenizer.encode_words([beginning])[0][:pieces] == tokenizer.encode_words([word])[0][:pieces]
+
+
+def test_the_beginning_of_a_long_word_is_short(tokenizer: TextTokenizer) -> None:
+    for unit in ("a-", "a", "東", "a.b,", "aaa"):
+        assert len(tokenizer.beginning(unit * 100_000, 30)) < 5000
+    for word in ("", "a", "a-" * 500):
+        assert tokenizer.beginning(word, 30) == word
+
+
 def test_saved_folder_gives_the_same_ids_and_keeps_settings(tokenizer: TextTokenizer, tmp_path: Path) -> None:
     tokenizer.settings["custom"] = [1]
     tokenizer.save(tmp_path / "new", model_max_length=77)
