@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -23,7 +24,24 @@ from minitl.cli.train import train
 from minitl.errors import InterruptedRunError, MinitlError
 
 
+SIGPIPE = 13  # by which other programs end when nobody reads what they write; not every system has the name
+
+
+class Commands(click.Group):
+    """Commands that end quietly when the reader of their output has enough, as ``head`` has after ten lines."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            result = super().invoke(context)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
+            return 128 + SIGPIPE
+        return result
+
+
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     epilog="Every command has a --help of its own.",
 )

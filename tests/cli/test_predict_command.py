@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
@@ -134,19 +135,20 @@ def test_a_terminal_is_not_steered(folder: Path) -> None:
     assert "\\x1b" in result.out
 
 
-def test_a_reader_that_has_enough_is_no_error(folder: Path) -> None:
-    texts = folder / "many.txt"
-    texts.write_text("anna lives\n" * 100_000)
+@pytest.mark.parametrize("lines", [100_000, 3])
+def test_a_reader_that_has_enough_is_no_error(folder: Path, lines: int) -> None:
+    (folder / "many.txt").write_text("anna lives\n" * lines)
     process = subprocess.Popen(
         [*COMMAND, "predict", "model", "many.txt"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    assert process.stdout.readline().startswith(b'{"text": "anna lives"')
+    if lines > 3:  # or it reads nothing at all
+        assert process.stdout.readline().startswith(b'{"text": "anna lives"')
     process.stdout.close()
     assert process.stderr.read() == b""  # and it ends long before the file does
     process.stderr.close()
-    process.wait(timeout=60)
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
 
 
 def test_evaluate(folder: Path) -> None:
