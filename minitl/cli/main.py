@@ -23,7 +23,6 @@ from minitl.cli.serve import serve
 from minitl.cli.train import train
 from minitl.errors import InterruptedRunError, MinitlError
 
-
 SIGPIPE = 13  # by which other programs end when nobody reads what they write; not every system has the name
 
 
