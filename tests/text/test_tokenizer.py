@@ -1,6 +1,7 @@
 """The tokenizer: loading from either file, saving, and what is refused."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from minitl.errors import CheckpointError
 from minitl.text import TextTokenizer
+from minitl.text import tokenizer as tokenizer_module
 
 
 def test_pieces_of_words(tokenizer: TextTokenizer) -> None:
@@ -56,10 +58,17 @@ def test_the_beginning_of_a_long_word_has_its_first_pieces(tokenizer: TextTokeni
 
 
 def test_the_beginning_of_a_long_word_is_short(tokenizer: TextTokenizer) -> None:
-    for unit in ("a-", "a", "東", "a.b,", "aaa"):
-        assert len(tokenizer.beginning(unit * 100_000, 30)) < 5000
+    for unit in ("a-", "a", "東", "a.b,", "éĳ", "각"):
+        assert len(tokenizer.beginning(unit * 50_000, 30)) < 5000
     for word in ("", "a", "a-" * 500):
         assert tokenizer.beginning(word, 30) == word
+
+
+def test_too_many_letters_are_unknown_in_every_alphabet(tokenizer: TextTokenizer) -> None:
+    """So that the beginning of a word may leave most of them out."""
+    letters = [one for one in map(chr, range(0, sys.maxunicode + 1, 31)) if re.fullmatch(tokenizer_module._LETTER, one)]
+    assert len(letters) > 1000
+    assert tokenizer.encode_words([letter * 164 for letter in letters]) == [[tokenizer.unk_id]] * len(letters)
 
 
 def test_saved_folder_gives_the_same_ids_and_keeps_settings(tokenizer: TextTokenizer, tmp_path: Path) -> None:
