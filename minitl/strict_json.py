@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minitl.errors import CheckpointError
+from minitl.plain_file import read_plain
 
 LONGEST_INTEGER = 20  # digits: 2^64 has 20, nothing in a checkpoint is larger
 
@@ -59,17 +60,7 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
 
 def read_object(path: Path, *, largest: int) -> dict[str, Any]:
     """Read a JSON file of at most ``largest`` bytes that must hold one object; see :func:`parse_object`."""
-    if not path.is_file():
-        what = "is not a regular file" if path.exists() else "does not exist"
-        raise CheckpointError(f"{path}: {what}")
-    size = path.stat().st_size
-    if size > largest:
-        raise CheckpointError(f"{path}: {size:,} bytes, more than the {largest:,} such a file can need")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    return parse_object(data, str(path))
+    return parse_object(read_plain(path, largest=largest), str(path))
 
 
 class _Refused(Exception):

@@ -17,7 +17,7 @@ PACKAGES = {"minitl": Path(minitl.__file__).parent, "minitl.kernels": Path(minit
 
 # From the ground up; a module imports from its own floor and those below. models may import text, never back.
 FLOORS: list[list[str]] = [
-    ["minitl._version", "minitl.errors", "minitl.atomic_file", "minitl.strict_json"],
+    ["minitl._version", "minitl.errors", "minitl.atomic_file", "minitl.plain_file", "minitl.strict_json"],
     ["minitl.kernels"],
     ["minitl.device", "minitl.tensor", "minitl.autograd", "minitl.random", "minitl.precision", "minitl.interop"],
     ["minitl.ops"],

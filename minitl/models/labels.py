@@ -24,6 +24,8 @@ def normalised_labels(labels: Mapping[int, str] | Sequence[str]) -> dict[int, st
             raise TypeError(f"a key of id2label must be a whole number, found {number!r}")
         if not isinstance(label, str):
             raise TypeError(f"id2label[{number}] must be a string, found {label!r}")
+        if not label.isprintable():  # labels are printed in tables, where an escape sequence would do harm
+            raise ValueError(f"id2label[{number}] is {short(label)}, which cannot be printed")
         if label in seen:
             raise ValueError(f"id2label gives the name {label!r} to both {seen[label]} and {number}")
         seen[label] = number

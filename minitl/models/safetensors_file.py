@@ -1,4 +1,4 @@
-"""Reading and writing safetensors files: our own strict check of the header first, then the library for the payload.
+"""Safetensors files: read by our own strict reader, written by the library.
 
 The format: 8 bytes, the length n of the header as an unsigned little-endian integer; n bytes of JSON, an object
 ``name -> {"dtype", "shape", "data_offsets": [start, end]}`` and optionally ``"__metadata__"``, strings to strings;
@@ -12,9 +12,10 @@ Source: the format's description in the safetensors repository. We deviate on th
 with white space, may not be longer than ``LARGEST_HEADER``, and an entry may not hold unknown fields.
 """
 
-import stat
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,7 @@ import numpy as np
 
 from minitl import atomic_file, strict_json
 from minitl.errors import CheckpointError
+from minitl.plain_file import open_plain
 
 LARGEST_HEADER = 2_000_000  # bytes, about 20,000 tensors; BERT-large needs 50,000 bytes (the format allows 10^8)
 MOST_DIMENSIONS = 32
@@ -66,18 +68,19 @@ def read_header(path: str | Path) -> dict[str, TensorInfo]:
             format; the message names the file and the rule.
     """
     path = Path(path)
+    with open_plain(path) as stream:
+        return _read_header(stream, path)
+
+
+def _read_header(stream: FileIO, path: Path) -> dict[str, TensorInfo]:
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{path}: is not a regular file")
-        with path.open("rb") as stream:
-            size = status.st_size
-            first = stream.read(len(LFS_POINTER))
-            if first == LFS_POINTER:
-                raise CheckpointError(f"{path}: is a Git LFS pointer, not the weights; fetch them with: git lfs pull")
-            length = _checked_length(first[:8], size, path)
-            stream.seek(8)
-            header = stream.read(length)
+        size = os.fstat(stream.fileno()).st_size
+        first = stream.read(len(LFS_POINTER)) or b""
+        if first == LFS_POINTER:
+            raise CheckpointError(f"{path}: is a Git LFS pointer, not the weights; fetch them with: git lfs pull")
+        length = _checked_length(first[:8], size, path)
+        stream.seek(8)
+        header = stream.read(length) or b""
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
     return parse_header(header, data_size=size - 8 - length, where=str(path))
@@ -132,11 +135,11 @@ def _checked_entry(name: str, entry: Any, first_byte: int, where: str) -> Tensor
         raise CheckpointError(f"{here} must have exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise CheckpointError(f"{here} has the unknown dtype {dtype!r}")
+        raise CheckpointError(f"{here} has the unknown dtype {repr(dtype)[:80]}")
     if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
-        raise CheckpointError(f"{here} has the shape {str(shape)[:80]}, which is not a list of sizes")
+        raise CheckpointError(f"{here} has the shape {repr(shape)[:80]}, which is not a list of sizes")
     if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)):
-        raise CheckpointError(f"{here} has the data_offsets {str(offsets)[:80]}, which are not two whole numbers")
+        raise CheckpointError(f"{here} has the data_offsets {repr(offsets)[:80]}, which are not two whole numbers")
     start, end = offsets
     if not 0 <= start <= end:
         raise CheckpointError(f"{here} has the data_offsets {offsets}, which are not a range")
@@ -146,7 +149,7 @@ def _checked_entry(name: str, entry: Any, first_byte: int, where: str) -> Tensor
         bits *= side
         extent *= max(side, 1)  # a zero side must not hide an impossible one: NumPy refuses [0, 2^63]
     if len(shape) > MOST_DIMENSIONS or extent >= 2**63:
-        raise CheckpointError(f"{here} has the impossible shape {str(shape)[:80]}")
+        raise CheckpointError(f"{here} has the impossible shape {repr(shape)[:80]}")
     if bits % 8 or bits // 8 != end - start:
         raise CheckpointError(
             f"{here} is {dtype} of shape {shape}, {bits / 8:,g} bytes, but its data_offsets span {end - start:,}"
@@ -155,10 +158,10 @@ def _checked_entry(name: str, entry: Any, first_byte: int, where: str) -> Tensor
 
 
 class SafetensorsFile:
-    """One open file: ``tensors`` from its header, and ``read`` for one array at a time.
+    """One open file: ``tensors`` from its header, and ``read`` for one array at a time; for ``with`` blocks.
 
     Args:
-        path: the file; its header is checked before the library sees it.
+        path: the file; its header is checked at once.
 
     Raises:
         CheckpointError: as :func:`read_header`.
@@ -166,24 +169,20 @@ class SafetensorsFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.tensors = read_header(self.path)
-        self._file: Any = None
+        self._stream = open_plain(self.path)
+        try:
+            self.tensors = _read_header(self._stream, self.path)
+        except BaseException:
+            self._stream.close()
+            raise
 
     def __enter__(self) -> Self:
-        import safetensors
-
-        try:
-            opened: Any = safetensors.safe_open(str(self.path), framework="numpy")
-            self._file = opened.__enter__()
-        except (safetensors.SafetensorError, OSError) as error:
-            raise CheckpointError(f"{self.path}: the safetensors library refuses it: {error}") from None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.__exit__(kind, error, trace)
-        self._file = None
+        self._stream.close()
 
     def read(self, name: str, dtype: str = "float32") -> np.ndarray:
         """Read one tensor as floating-point numbers.
@@ -201,7 +200,7 @@ class SafetensorsFile:
         info = self.tensors[name]
         if info.dtype not in FLOAT_DTYPES:
             raise CheckpointError(f"{self.path}: tensor {name!r} is {info.dtype}; only {', '.join(FLOAT_DTYPES)} load")
-        stored = self._read_bfloat16(info) if info.dtype == "BF16" else self._file.get_tensor(name)
+        stored = self._read_bfloat16(info) if info.dtype == "BF16" else self._read(info, NUMPY_DTYPES[info.dtype])
         with np.errstate(over="ignore", invalid="ignore"):  # overflow is found, and named, just below
             converted: np.ndarray = stored.astype(dtype, copy=False)
         if converted.itemsize < stored.itemsize and not np.array_equal(np.isfinite(stored), np.isfinite(converted)):
@@ -217,19 +216,30 @@ class SafetensorsFile:
         Raises:
             CheckpointError: NumPy has no such dtype.
         """
-        dtype = self.tensors[name].dtype
-        if dtype not in NUMPY_DTYPES:
-            raise CheckpointError(f"{self.path}: tensor {name!r} is {dtype}, which NumPy does not have")
-        stored: np.ndarray = self._file.get_tensor(name)
-        return stored
+        info = self.tensors[name]
+        if info.dtype not in NUMPY_DTYPES:
+            raise CheckpointError(f"{self.path}: tensor {name!r} is {info.dtype}, which NumPy does not have")
+        if info.dtype == "BOOL":  # a byte other than 0 and 1 is true, too; NumPy would keep it as it is
+            return self._read(info, "uint8") != 0
+        return self._read(info, NUMPY_DTYPES[info.dtype])
 
     def _read_bfloat16(self, info: TensorInfo) -> np.ndarray:
-        """NumPy has no bfloat16, so its reader cannot; a bfloat16 is the upper half of a float32."""
-        with self.path.open("rb") as stream:
-            stream.seek(info.start)
-            data = stream.read(info.end - info.start)
-        upper = np.frombuffer(data, dtype="<u2").astype(np.uint32)
-        return (upper << np.uint32(16)).view(np.float32).reshape(info.shape)
+        """NumPy has no bfloat16; one is the upper half of a float32."""
+        return (self._read(info, "uint16").astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+    def _read(self, info: TensorInfo, dtype: str) -> np.ndarray:
+        """Read the bytes of a tensor into a new array; they are little-endian in the file."""
+        array = np.empty(info.shape, np.dtype(dtype).newbyteorder("<"))
+        waiting = array.reshape(-1).view(np.uint8).data
+        try:
+            self._stream.seek(info.start)
+            while waiting and (count := self._stream.readinto(waiting)):  # a read has at most two gigabytes
+                waiting = waiting[count:]
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be read ({error.strerror or error})") from None
+        if waiting:
+            raise CheckpointError(f"{self.path}: became shorter while it was being read; load it again")
+        return array.astype(dtype, copy=False)
 
 
 def write(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

@@ -15,24 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minitl.errors import CheckpointError
+from minitl.text.tokenizer_files import (
+    NORMALIZER_SETTINGS,
+    SPECIAL_TOKENS,
+    from_tokenizer_json,
+    from_vocabulary,
+    is_there,
+    read_settings,
+    token_name,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# The names BERT gives its special tokens; `tokenizer_config.json` may name others.
-_SPECIAL_TOKENS = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-# Setting in tokenizer_config.json -> (argument of BertNormalizer, default where no file says anything).
-_NORMALIZER_SETTINGS = {
-    "do_lower_case": ("lowercase", True),
-    "strip_accents": ("strip_accents", None),
-    "tokenize_chinese_chars": ("handle_chinese_chars", True),
-}
 # What normalisation leaves within its run of letters, whatever it becomes; ideographs are words of their own.
 _LETTER = r"[^\W_\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _UNCERTAIN = 64  # characters before a cut that may be part of something longer: a special token, a letter with marks
@@ -71,7 +66,7 @@ class TextTokenizer:
             )
         self.settings = dict(settings or {})
         self.notes: list[str] = []
-        self._names = {key: _token_name(self.settings.get(key), name) for key, name in _SPECIAL_TOKENS.items()}
+        self._names = {key: token_name(self.settings.get(key), name) for key, name in SPECIAL_TOKENS.items()}
         self._tokenizer = tokenizer
         if tokenizer.truncation is not None:
             self.notes.append(f"truncation to {tokenizer.truncation['max_length']} tokens switched off")
@@ -97,11 +92,11 @@ class TextTokenizer:
             CheckpointError: if neither file exists or a file cannot be understood.
         """
         folder = Path(folder)
-        settings = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-        if (folder / "tokenizer.json").is_file():
-            tokenizer, notes = _from_tokenizer_json(folder / "tokenizer.json", settings)
-        elif (folder / "vocab.txt").is_file():
-            tokenizer, notes = _from_vocabulary(folder / "vocab.txt", settings)
+        settings = read_settings(folder / "tokenizer_config.json")
+        if is_there(folder / "tokenizer.json"):
+            tokenizer, notes = from_tokenizer_json(folder / "tokenizer.json", settings)
+        elif is_there(folder / "vocab.txt"):
+            tokenizer, notes = from_vocabulary(folder / "vocab.txt", settings)
         else:
             raise CheckpointError(
                 f"{folder}: expected tokenizer.json or vocab.txt, found neither; "
@@ -124,7 +119,7 @@ class TextTokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         settings = {**self.settings, **self._names, "tokenizer_class": "BertTokenizer"}
         normalizer = json.loads(self._tokenizer.to_str())["normalizer"] or {}
-        for key, (argument, default) in _NORMALIZER_SETTINGS.items():
+        for key, (argument, default) in NORMALIZER_SETTINGS.items():
             settings[key] = normalizer.get(argument, settings.get(key, default))
         if model_max_length is not None:
             settings["model_max_length"] = model_max_length
@@ -208,7 +203,7 @@ class TextTokenizer:
         ]
         if missing:
             raise CheckpointError(
-                f"{source}: expected the special tokens {', '.join(_SPECIAL_TOKENS.values())} in the vocabulary, "
+                f"{source}: expected the special tokens {', '.join(SPECIAL_TOKENS.values())} in the vocabulary, "
                 f"missing {', '.join(missing)}; name the right ones in tokenizer_config.json"
             )
         present = [name for name in self._names.values() if self._tokenizer.token_to_id(name) is not None]
@@ -216,73 +211,6 @@ class TextTokenizer:
         self._tokenizer.add_special_tokens(
             [AddedToken(name, special=True, normalized=False) for name in present if name not in known]
         )
-
-
-def _token_name(value: Any, default: str) -> str:
-    """The text of a special token, which a configuration writes as a string or as ``{"content": ...}``."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else default
-
-
-def _from_tokenizer_json(path: Path, settings: dict[str, Any]) -> "tuple[Tokenizer, list[str]]":
-    """Load ``tokenizer.json``; where ``tokenizer_config.json`` contradicts its normaliser, the latter wins."""
-    from tokenizers import Tokenizer
-
-    state = _read_json(path)
-    notes = []
-    normalizer = state.get("normalizer")
-    if isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer":
-        for key, (argument, _) in _NORMALIZER_SETTINGS.items():
-            if key in settings and normalizer.get(argument) != settings[key]:
-                notes.append(f"{key}={settings[key]} of tokenizer_config.json overrides {normalizer.get(argument)}")
-                normalizer[argument] = settings[key]
-    try:
-        return Tokenizer.from_str(json.dumps(state)), notes
-    except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(f"{path}: the tokenizers library cannot read it: {error}") from error
-
-
-def _from_vocabulary(path: Path, settings: dict[str, Any]) -> "tuple[Tokenizer, list[str]]":
-    """Build BERT's tokenizer from ``vocab.txt``, as transformers does."""
-    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
-    from tokenizers.models import WordPiece
-
-    try:
-        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path}: expected UTF-8 with one token a line, found: {error}") from error
-    # Only line ends come off: the no-break space or a line separator can be a token.
-    vocabulary = {line.removesuffix("\r"): number for number, line in enumerate(lines)}
-    names = {key: _token_name(settings.get(key), name) for key, name in _SPECIAL_TOKENS.items()}
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=names["unk_token"], max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        strip_accents=settings.get("strip_accents"),
-        lowercase=settings.get("do_lower_case", True),
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    start, end = names["cls_token"], names["sep_token"]
-    if start in vocabulary and end in vocabulary:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{start}:0 $A:0 {end}:0",
-            pair=f"{start}:0 $A:0 {end}:0 $B:1 {end}:1",
-            special_tokens=[(start, vocabulary[start]), (end, vocabulary[end])],
-        )
-    repeated = len(lines) - len(vocabulary)
-    return tokenizer, [f"{repeated} lines of vocab.txt repeat others; the last one counts"] if repeated else []
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        state = json.loads(path.read_bytes().decode("utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: expected JSON in UTF-8: {error}") from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(state).__name__}")
-    return state
 
 
 def _write_json(path: Path, state: dict[str, Any]) -> None:

@@ -301,7 +301,7 @@ def test_damaged_shards_give_one_error_each(tmp_path):
     expect("weight_map", {"weight_map": {}})
     expect("weight_map", {"weight_map": [1]})
     expect("do not hold", {"weight_map": {**weight_map, "ghost": "model-00001-of-00002.safetensors"}})
-    expect("absent.safetensors: cannot be read", {"weight_map": {**weight_map, "ghost": "absent.safetensors"}})
+    expect("absent.safetensors: does not exist", {"weight_map": {**weight_map, "ghost": "absent.safetensors"}})
     write(tmp_path / "model-00003.safetensors", {"classifier.bias": np.zeros(3), "x": np.zeros(1)})
     expect("two shards", {"weight_map": {**weight_map, "x": "model-00003.safetensors"}})
     if hasattr(os, "mkfifo"):

@@ -429,11 +429,11 @@ def test_patience_counts_from_the_last_sign_of_life():
 
     def slow_but_alive():
         for _ in range(6):
-            time.sleep(0.1)
+            time.sleep(0.4)
             clock.touch()
         return "done"
 
-    assert call_with_patience(slow_but_alive, patience=0.4, clock=clock) == "done"
+    assert call_with_patience(slow_but_alive, patience=1.5, clock=clock) == "done"
     with pytest.raises(SourceFailed, match="no answer"):
         call_with_patience(lambda: time.sleep(2), patience=0.2)
     with pytest.raises(KeyError):

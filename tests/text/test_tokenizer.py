@@ -141,13 +141,13 @@ def test_settings_win_over_the_normaliser(vocabulary_folder: Path, tmp_path: Pat
         ({}, "expected tokenizer.json or vocab.txt, found neither"),
         ({"vocab.txt": b"the\n"}, "missing \\[UNK\\], \\[SEP\\], \\[PAD\\], \\[CLS\\]"),
         ({"vocab.txt": b"\xff\n"}, "expected UTF-8"),
-        ({"tokenizer.json": b"{"}, "expected JSON"),
-        ({"tokenizer.json": b"[]"}, "expected a JSON object, found list"),
-        ({"tokenizer.json": b"{}"}, "tokenizers library cannot read it"),
-        ({"vocab.txt": b"the\n", "tokenizer_config.json": b"nonsense"}, "tokenizer_config.json: expected JSON"),
+        ({"tokenizer.json": b"{"}, "tokenizer.json: is not JSON"),
+        ({"tokenizer.json": b"[]"}, "must hold a JSON object {...}, found list"),
+        ({"tokenizer.json": b'{"model": {"vocab": {"a": 0}}}'}, "tokenizers library cannot read it"),
+        ({"vocab.txt": b"the\n", "tokenizer_config.json": b"nonsense"}, "tokenizer_config.json: is not JSON"),
         (
             {"tokenizer.json": b'{"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}'},
-            "expected a WordPiece tokenizer as BERT has, found BPE",
+            "expected a WordPiece tokenizer as BERT has, found 'BPE'",
         ),
     ],
 )

@@ -107,8 +107,9 @@ class Campaign:
 
         ``before`` and ``stale`` are the newest checkpoint and the last step in the log when it began.
         """
-        importing = "Traceback" in errors and ", in main" not in errors  # Python reads modules, and the command waits
-        if code not in (-number, 128 + number) or ("Traceback" in errors and not importing):
+        # Python itself ends otherwise while it starts and reads modules, before a line of the command has run
+        starting = number == signal.SIGINT and "KeyboardInterrupt" in errors and ", in main" not in errors
+        if not starting and (code not in (-number, 128 + number) or "Traceback" in errors):
             raise Wrong(f"it ended with {code} after signal {number}: {errors}")
         checkpoints = folder / "checkpoints"
         found = CheckpointFolder(checkpoints).newest(strict=True)[0] if checkpoints.is_dir() else None
