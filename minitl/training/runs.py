@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,9 @@ from pathlib import Path
 from minitl import atomic_file
 from minitl.errors import MinitlError
 from minitl.training.folder_lock import folder_lock
+
+# What a run that was killed before it had begun leaves; it has written nothing yet.
+_LEFT_BEFORE_THE_START = re.compile(r"\.lock|\.(run|seeds)\.json\..*\.tmp")
 
 
 def new_run_folder(name: str, parent: str | Path = "runs") -> Path:
@@ -85,7 +89,7 @@ def check_output_folder(folder: str | Path, *, overwrite: bool = False) -> None:
     """Raise what :func:`claim_output_folder` would, as far as can be known without writing."""
     path = Path(folder)
     try:
-        holds = sorted(item.name for item in path.iterdir())
+        holds = sorted(item.name for item in path.iterdir() if not _LEFT_BEFORE_THE_START.fullmatch(item.name))
     except FileNotFoundError:
         return
     except NotADirectoryError:

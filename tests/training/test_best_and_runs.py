@@ -11,6 +11,7 @@ import pytest
 from minitl import nn
 from minitl.errors import MinitlError
 from minitl.training import BestState, TrainingProgress, claim_output_folder, new_run_folder, run_folder
+from minitl.training.folder_lock import folder_lock
 
 
 def test_the_best_state_comes_back() -> None:
@@ -49,6 +50,18 @@ def test_an_output_folder_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(MinitlError, match="runs"):
         new_run_folder("ner", tmp_path / "runs")
+
+
+def test_what_a_run_leaves_that_was_killed_before_its_start_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with folder_lock(claim_output_folder(folder)):
+        (folder / ".run.json.123.abcd.tmp").write_text("half")
+        with pytest.raises(MinitlError, match="another run is writing into it"):
+            claim_output_folder(folder)
+    assert list(claim_output_folder(folder).iterdir()) == []
+    (folder / "run.json.tmp").write_text("mine")
+    with pytest.raises(MinitlError, match="not empty"):
+        claim_output_folder(folder)
 
 
 def test_a_failed_run_leaves_no_empty_folder_and_loses_nothing(tmp_path: Path) -> None:
