@@ -25,6 +25,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -222,7 +223,7 @@ def pipe(folder: Path, arguments: argparse.Namespace) -> str:
 
 
 def _feed(stream: object, count: int) -> None:
-    with stream:  # type: ignore[attr-defined]
+    with suppress(BrokenPipeError), stream:  # type: ignore[attr-defined]  # when a check has failed
         for begin in range(0, count, AT_ONCE):
             lines = "".join(sentence(number) + "\n" for number in range(begin, min(begin + AT_ONCE, count)))
             stream.write(lines.encode())  # type: ignore[attr-defined]
