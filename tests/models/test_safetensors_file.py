@@ -110,6 +110,27 @@ def test_missing_files_folders_and_pipes_are_refused(tmp_path):
             read_header(tmp_path / "pipe")
 
 
+def test_a_file_that_is_cut_or_removed_while_it_is_open(tmp_path):
+    """It is read, not mapped: a map of it would kill the process."""
+    path = tmp_path / "model.safetensors"
+    write(path, {"a": np.arange(1000.0), "b": np.ones(3, dtype=bool)})
+    with SafetensorsFile(path) as opened:
+        os.truncate(path, path.stat().st_size - 1)
+        with pytest.raises(CheckpointError, match=r"model\.safetensors: became shorter while it was being read"):
+            [opened.read_stored(name) for name in opened.tensors]
+    write(path, {"a": np.arange(1000.0)})
+    with SafetensorsFile(path) as opened:
+        path.unlink()
+        np.testing.assert_array_equal(opened.read("a"), np.arange(1000.0))
+
+
+def test_any_byte_but_zero_is_true(tmp_path):
+    content = file_bytes({"x": entry("BOOL", (4,), (0, 4))}, bytes([0, 1, 2, 255]))
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with SafetensorsFile(tmp_path / "x.safetensors") as opened:
+        assert opened.read_stored("x").view(np.uint8).tolist() == [0, 1, 1, 1]
+
+
 json_leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.just("F32")
 headers = st.dictionaries(
     st.text(max_size=4) | st.just("__metadata__"),
