@@ -1,13 +1,18 @@
 """Writing a file so that a reader, a crash or a second writer never sees half of it."""
 
 import os
+import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minitl.errors import CheckpointError
+
+TEMPORARY_FOLDER = ".writing-"  # how a temporary folder for several files begins
+_LEFTOVER = re.compile(rf"\..+\.\d+\.[0-9a-f]{{8}}\.tmp|{re.escape(TEMPORARY_FOLDER)}.*")
 
 
 @contextmanager
@@ -55,6 +60,27 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` through :func:`replacing`."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def remove_leftovers(folder: Path) -> list[str]:
+    """Remove what writers that were killed have left in a folder, into which nobody else may be writing now.
+
+    Returns:
+        The names of what was removed.
+
+    Raises:
+        CheckpointError: the folder cannot be read, or something cannot be removed.
+    """
+    try:
+        left = sorted(path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name))
+        for path in left:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError as error:
+        raise CheckpointError(f"{folder}: what a killed run has left cannot be removed ({error.strerror})") from None
+    return [path.name for path in left]
 
 
 def make_folder(folder: Path) -> None:

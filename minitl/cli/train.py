@@ -127,6 +127,7 @@ def range_test(settings: RunSettings, path: Path) -> dict[str, Any]:
 def run_seeds(settings: RunSettings, seeds: int, output: str | None, overwrite: bool) -> dict[str, Any]:
     """Run once, or once for each seed in a folder of its own, and return the results."""
     from minitl.training import FineTuning
+    from minitl.training.folder_lock import folder_lock
     from minitl.training.runs import check_output_folder, run_folder
 
     if output is not None:
@@ -141,7 +142,7 @@ def run_seeds(settings: RunSettings, seeds: int, output: str | None, overwrite: 
     FineTuning(settings)  # likewise; each seed then loads what it needs anew
     with run_folder("ner", output, overwrite=overwrite) as folder:
         plan = {"seeds": list(range(first, first + seeds)), "settings": settings.as_dict()}
-        with how_to_resume(folder):
+        with how_to_resume(folder), folder_lock(folder):
             return run_plan(folder, plan, settings, strict=False)
 
 
@@ -160,6 +161,7 @@ def run_plan(folder: Path, plan: Mapping[str, Any], settings: RunSettings, *, st
     from minitl import atomic_file
     from minitl.training import FineTuning, summarize
 
+    atomic_file.remove_leftovers(folder)
     atomic_file.write_bytes(folder / "seeds.json", json.dumps(plan, indent=2).encode())
     scores: dict[str, list[float]] = {"dev": [], "test": []}
     for seed in plan["seeds"]:
@@ -186,11 +188,12 @@ def resume(folder: Path, *, strict: bool) -> dict[str, Any]:
     """Go on with an interrupted run, or with several of them."""
     from minitl import strict_json
     from minitl.training import FineTuning, RunSettings
+    from minitl.training.folder_lock import folder_lock
     from minitl.training.manifest import LARGEST, MANIFEST, read_manifest
 
     if (folder / "seeds.json").is_file():
         plan = strict_json.read_object(folder / "seeds.json", largest=LARGEST)
-        with how_to_resume(folder):
+        with how_to_resume(folder), folder_lock(folder):
             return run_plan(folder, plan, RunSettings.from_dict(plan["settings"]), strict=strict)
     if not (folder / MANIFEST).is_file():
         raise MinitlError(f"{folder}: has no {MANIFEST}, so it is no run that could be resumed")

@@ -106,6 +106,9 @@ class FineTuning:
         """
         settings = self.settings
         with folder_lock(folder), precision(settings.precision, device=settings.device) as policy:
+            removed = atomic_file.remove_leftovers(folder)
+            if removed:
+                self._tell(f"removed what an interrupted run has left: {', '.join(removed)}")
             self.identity["precision"] = policy.compute
             trainer = Trainer(
                 self.model,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minitl import nn
+from minitl import atomic_file, nn
 from minitl.errors import MinitlError
 from minitl.training import BestState, TrainingProgress, claim_output_folder, new_run_folder, run_folder
 from minitl.training.folder_lock import folder_lock
@@ -62,6 +62,23 @@ def test_what_a_run_leaves_that_was_killed_before_its_start_does_not_stand_in_th
     (folder / "run.json.tmp").write_text("mine")
     with pytest.raises(MinitlError, match="not empty"):
         claim_output_folder(folder)
+
+
+def test_what_killed_writers_leave_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    with pytest.MonkeyPatch.context() as patch:  # the cleanup of a process that is killed does not come
+        patch.setattr(Path, "unlink", lambda path: None)
+        with pytest.raises(Killed), atomic_file.replacing(tmp_path / "config.json"):
+            raise Killed
+    (left,) = (path.name for path in tmp_path.iterdir())
+    (tmp_path / f"{atomic_file.TEMPORARY_FOLDER}abc").mkdir()
+    (tmp_path / f"{atomic_file.TEMPORARY_FOLDER}abc" / "vocab.txt").write_text("a")
+    for mine in (".hidden", "notes.tmp", ".config.json.tmp", "config.json"):
+        (tmp_path / mine).write_text("mine")
+    assert atomic_file.remove_leftovers(tmp_path) == [left, f"{atomic_file.TEMPORARY_FOLDER}abc"]
+    assert {path.name for path in tmp_path.iterdir()} == {".hidden", "notes.tmp", ".config.json.tmp", "config.json"}
 
 
 def test_a_failed_run_leaves_no_empty_folder_and_loses_nothing(tmp_path: Path) -> None:
