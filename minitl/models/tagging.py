@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import fsum
 from typing import TYPE_CHECKING, Any
@@ -118,6 +118,7 @@ class TaggingMixin:
         aggregation: Aggregation = "first",
         constrained: bool = False,
         batch_size: int = 32,
+        between_batches: Callable[[], None] | None = None,
     ) -> list[list[Span]]:
         """Find the named entities in several texts at once, which is faster than one by one; see :meth:`tag`.
 
@@ -125,6 +126,8 @@ class TaggingMixin:
             texts: each of any length, also empty.
             aggregation, constrained: as for :meth:`tag`.
             batch_size: the most sentences, or windows of long ones, at a time.
+            between_batches: called before each batch, for whoever must not wait until all is done: it may use the model
+                itself, and what it raises ends the work.
         """
         words = [split_words(text) for text in texts]
         tagged = self.tag_words(
@@ -132,6 +135,7 @@ class TaggingMixin:
             aggregation=aggregation,
             constrained=constrained,
             batch_size=batch_size,
+            between_batches=between_batches,
         )
         return [_spans(*parts) for parts in zip(texts, words, tagged, strict=True)]
 
@@ -142,13 +146,14 @@ class TaggingMixin:
         aggregation: Aggregation = "first",
         constrained: bool = False,
         batch_size: int = 32,
+        between_batches: Callable[[], None] | None = None,
     ) -> list[TaggedWords]:
         """Tag sentences that are words already: exactly one tag for each word, whatever its characters.
 
         Args:
             sentences: the words of each; one without words has no tags.
             aggregation, constrained: as for :meth:`tag`.
-            batch_size: the most sentences, or windows of long ones, at a time.
+            batch_size, between_batches: as for :meth:`tag_texts`.
 
         Raises:
             CheckpointError: as :meth:`tag`.
@@ -165,33 +170,45 @@ class TaggingMixin:
             return tokenizer.beginning(_without_surrogates(word), capacity)
 
         full = [Sentence(tuple(map(readable, words))) for words in sentences if len(words)]
-        results = iter(self._tagged(full, tokenizer, labels, aggregation, constrained, batch_size) if full else [])
+
+        def logits_of(batch: PackedBatch) -> npt.NDArray[Any]:
+            if between_batches is not None:
+                between_batches()
+            return self.predict_logits(batch)
+
+        probabilities = self._probabilities(full, tokenizer, labels, aggregation, batch_size, logits_of) if full else []
+        results = iter([_most_probable(one, labels, constrained) for one in probabilities])
         return [next(results) if len(words) else TaggedWords([], np.zeros(0)) for words in sentences]
 
-    def _tagged(
+    def _probabilities(
         self,
         sentences: list[Sentence],
         tokenizer: Any,
         labels: LabelSet,
         aggregation: Aggregation,
-        constrained: bool,
         batch_size: int,
-    ) -> list[TaggedWords]:
+        logits_of: Callable[[PackedBatch], npt.NDArray[Any]],
+    ) -> list[npt.NDArray[np.float64]]:
+        """Return the probabilities (W, C) of the words of each sentence."""
         encoded = encode_dataset(sentences, tokenizer, {}, self.config.max_position_embeddings)
         outside = labels.ids.get("O")
         certain = np.zeros(len(labels)) if outside is None else np.eye(len(labels))[outside]
         probabilities = [np.tile(certain, (len(sentence.words), 1)) for sentence in sentences]
-        for window, logits in window_logits(encoded, labels, self.predict_logits, batch_size=batch_size):
+        for window, logits in window_logits(encoded, labels, logits_of, batch_size=batch_size):
             probabilities[window.sentence][window.words] = word_probabilities(window, logits, aggregation)
-        scheme = scheme_of_labels(labels.names)
-        results = []
-        for one in probabilities:
-            path = best_legal_path(one, labels.names, scheme) if constrained else one.argmax(axis=1)
-            results.append(TaggedWords([labels[number] for number in path.tolist()], one[np.arange(len(one)), path]))
-        return results
+        return probabilities
 
     def _labels(self) -> LabelSet:
         return LabelSet.from_id2label(self.config.id2label)
+
+
+def _most_probable(probabilities: npt.NDArray[np.float64], labels: LabelSet, constrained: bool) -> TaggedWords:
+    """Return the tags of a sentence of which the probabilities (W, C) are known."""
+    if constrained:
+        path = best_legal_path(probabilities, labels.names, scheme_of_labels(labels.names))
+    else:
+        path = probabilities.argmax(axis=1)
+    return TaggedWords([labels[number] for number in path.tolist()], probabilities[np.arange(len(path)), path])
 
 
 def _spans(text: str, words: Sequence[Word], tagged: TaggedWords) -> list[Span]:

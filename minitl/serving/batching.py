@@ -7,6 +7,9 @@ each in its own thread, and the worker takes the texts of the first ones, whoeve
     worker thread:   waits a few milliseconds for company -> one batch -> tag_texts -> hands the spans out
 
 A text that makes a batch fail must not hurt its neighbours: the texts of such a batch are tried again one by one.
+
+Nor must a long text hold up the others: one that is longer than a batch is tagged by itself, in many steps, and between
+two of them the worker tags a batch of short ones. A long text for which nobody waits any more is given up.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from minitl.models.tagging import Span
 
-TagTexts = Callable[[Sequence[str]], "list[list[Span]]"]
+TagTexts = Callable[..., "list[list[Span]]"]
 
 
 class Unavailable(Exception):
@@ -31,6 +35,10 @@ class Unavailable(Exception):
 
 class TaggingFailed(Exception):
     """The model failed on a text of this request; the cause is its exception."""
+
+
+class _GivenUp(Exception):
+    """Nobody waits for this text any more."""
 
 
 @dataclass(eq=False)
@@ -49,7 +57,8 @@ class Batcher:
     """The queue and the worker thread.
 
     Args:
-        tag_texts: returns the entities of each of some texts; only the worker calls it.
+        tag_texts: returns the entities of each of some texts; only the worker calls it. With a text longer than a batch
+            it is given ``between_batches``, to be called between two steps of its work, as ``model.tag_texts`` does.
         batch_texts, batch_characters: the most of each in one batch. A longer text is a batch of its own.
         wait_seconds: how long the first text of a batch waits for others, at most.
         most_requests, most_characters: what may wait at a time; a single request is taken whatever its size.
@@ -178,27 +187,33 @@ class Batcher:
     def _is_full(self) -> bool:
         return self._texts >= self._batch_texts or self._characters >= self._batch_characters or self._closing
 
-    def _take(self) -> list[tuple[_Request, int]]:
+    def _take(self, *, only_short: bool = False) -> list[tuple[_Request, int]]:
+        """Take the texts of a batch out of the queue; short ones may pass the long ones by."""
         batch: list[tuple[_Request, int]] = []
         characters = 0
-        while self._waiting and len(batch) < self._batch_texts:
-            request = self._waiting[0]
-            length = len(request.texts[request.taken])
-            characters += length
-            if batch and characters > self._batch_characters:
-                break
-            batch.append((request, request.taken))
-            request.taken += 1
-            self._texts -= 1
-            self._characters -= length
+        for request in list(self._waiting):
+            while request.taken < len(request.texts) and len(batch) < self._batch_texts:
+                length = len(request.texts[request.taken])
+                if characters + length > self._batch_characters and (batch or only_short):
+                    break
+                batch.append((request, request.taken))
+                request.taken += 1
+                characters += length
+                self._texts -= 1
+                self._characters -= length
             if request.taken == len(request.texts):
-                self._waiting.popleft()
+                self._waiting.remove(request)
+            elif not only_short:
+                break
         return batch
 
     def _run(self, batch: list[tuple[_Request, int]]) -> None:
         texts = [request.texts[number] for request, number in batch]
+        options = {}
+        if sum(map(len, texts)) > self._batch_characters:  # then it is one text
+            options["between_batches"] = partial(self._make_room, batch[0][0])
         try:
-            found = self._tag_texts(texts)
+            found = self._tag_texts(texts, **options)
             if len(found) != len(texts):
                 raise RuntimeError(f"the tagger returned {len(found)} lists for {len(texts)} texts")
         except Exception as error:  # whatever it is, the worker goes on
@@ -217,6 +232,15 @@ class Batcher:
                 if len(request.spans) == len(request.texts):
                     self._open.discard(request)
                     request.done.set()
+
+    def _make_room(self, request: _Request) -> None:
+        """Tag a batch of short texts while a long one is under way; or give that up."""
+        with self._changed:
+            if request not in self._open:
+                raise _GivenUp
+            batch = self._take(only_short=True)
+        if batch:
+            self._run(batch)
 
     def _fail(self, request: _Request, error: Exception) -> None:
         with self._changed:

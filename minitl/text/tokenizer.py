@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 # What normalisation leaves within its run of letters, whatever it becomes; ideographs are words of their own.
-_LETTER = r"[^\W_\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+_LETTER = r"[^\W_\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff][\u0300-\u036f]*+"
 _UNCERTAIN = 64  # characters before a cut that may be part of something longer: a special token, a letter with marks
 _BATCH = 4096  # sentences at once: the library's results are large, so they are turned into arrays as we go
 
@@ -176,7 +176,7 @@ class TextTokenizer:
         length = 8 * pieces + 4 * _UNCERTAIN
         if 4 * length < len(word):  # letters that are one [UNK] because there are so many are so with fewer, too
             most = self.max_word_characters + _UNCERTAIN
-            word = re.sub(f"({_LETTER}{{{most}}}){_LETTER}+", r"\1", word)
+            word = re.sub(f"((?:{_LETTER}){{{most}}})(?:{_LETTER})++", r"\1", word)
         while 4 * length < len(word):
             encoding = self._tokenizer.encode([word[:length]], is_pretokenized=True, add_special_tokens=False)
             prefix = self._tokenizer.model.continuing_subword_prefix

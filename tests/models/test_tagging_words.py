@@ -72,3 +72,22 @@ def test_words_and_texts_are_not_confused(model: BertForTokenClassification) -> 
             model.tag_words(wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="aggregation must be one of"):
         model.tag_words([["anna"]], aggregation="last")  # type: ignore[arg-type]
+
+
+def test_others_may_use_the_model_between_batches_or_end_the_work(model: BertForTokenClassification) -> None:
+    text = " ".join(np.random.default_rng(1).choice(WORDS, 3000))
+    alone = model.tag(text)
+    calls = []
+
+    def between_batches() -> None:
+        calls.append(model.tag("anna lives in oslo"))
+
+    assert model.tag_texts([text], between_batches=between_batches) == [alone]
+    assert len(calls) > 3
+    assert calls == [model.tag("anna lives in oslo")] * len(calls)
+
+    def enough() -> None:
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        model.tag_words([["anna"]], between_batches=enough)

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ def spans(text: str) -> list[Span]:
 class FakeTagger:
     """Finds ``spans``; remembers its batches; fails on ``poison``; waits while it is held.
 
+    A text longer than a batch it finishes in ``steps`` steps, and lets others go first between them.
+
     Attributes:
         batches: the texts of each call.
         free: clear it to hold the worker in its next call.
@@ -32,14 +34,18 @@ class FakeTagger:
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
+        self.steps = 3
         self.free, self.busy = threading.Event(), threading.Event()
         self.free.set()
 
-    def __call__(self, texts: Sequence[str]) -> list[list[Span]]:
+    def __call__(self, texts: Sequence[str], between_batches: Callable[[], None] | None = None) -> list[list[Span]]:
         self.batches.append(list(texts))
         self.busy.set()
         assert self.free.wait(20)
         self.busy.clear()
+        for _ in range(self.steps if between_batches else 0):
+            assert between_batches is not None
+            between_batches()
         if any("poison" in text for text in texts):
             raise RuntimeError("a text is poisonous: \x1b[31m")
         return [spans(text) for text in texts]

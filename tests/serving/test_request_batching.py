@@ -238,3 +238,45 @@ def test_the_worker_has_the_context_of_its_maker() -> None:
     batcher.tag(["Ada"], 20)
     assert batcher.close(10)
     assert seen == ["minitl.kernels.matmul.reference"]
+
+
+def test_short_texts_go_between_the_steps_of_a_long_one(
+    make: Make, tagger: FakeTagger, pool: ThreadPoolExecutor
+) -> None:
+    batcher = make(batch_characters=10, batch_texts=2)
+    long = held(tagger, batcher, pool, "Long " * 9)
+    other = pool.submit(batcher.tag, ["Next " * 9], 20)
+    waiting(batcher, 2)
+    short = [pool.submit(batcher.tag, [name], 20) for name in ("Ada", "Ben", "Cy")]
+    both = pool.submit(batcher.tag, ["Dan", "Last " * 9], 20)
+    waiting(batcher, 6)
+    tagger.free.set()
+    assert long.result() == [spans("Long " * 9)]
+    assert [future.result() for future in short] == [[spans("Ada")], [spans("Ben")], [spans("Cy")]]
+    assert other.result() == [spans("Next " * 9)]
+    assert both.result() == [spans("Dan"), spans("Last " * 9)]
+    assert tagger.batches[0] == ["Long " * 9]
+    assert sorted(chain(*tagger.batches[1:3])) == ["Ada", "Ben", "Cy", "Dan"], "before any other long one"
+    assert (batcher._texts, batcher._characters, len(batcher._waiting)) == (0, 0, 0)
+
+
+def test_a_long_text_for_which_nobody_waits_is_given_up(make: Make, tagger: FakeTagger) -> None:
+    batcher = make(batch_characters=10)
+    tagger.steps = 10**9
+    with pytest.raises(Unavailable, match="no answer"):
+        batcher.tag(["Long " * 9], 0.05)
+    assert batcher.tag(["Ada"], 20) == [spans("Ada")], "or the worker would be busy for ever"
+    assert batcher.counts()["failed"] == 0
+
+
+def test_a_text_that_fails_between_the_steps_of_a_long_one_hurts_nobody(
+    make: Make, tagger: FakeTagger, pool: ThreadPoolExecutor
+) -> None:
+    batcher = make(batch_characters=10)
+    long = held(tagger, batcher, pool, "Long " * 9)
+    bad = pool.submit(batcher.tag, ["poison"], 20)
+    waiting(batcher, 2)
+    tagger.free.set()
+    with pytest.raises(TaggingFailed, match="poisonous"):
+        bad.result()
+    assert long.result() == [spans("Long " * 9)]

@@ -58,7 +58,7 @@ def test_the_beginning_of_a_long_word_has_its_first_pieces(tokenizer: TextTokeni
 
 
 def test_the_beginning_of_a_long_word_is_short(tokenizer: TextTokenizer) -> None:
-    for unit in ("a-", "a", "東", "a.b,", "éĳ", "각"):
+    for unit in ("a-", "a", "東", "a.b,", "éĳ", "각", "e\u0301\u0327"):
         assert len(tokenizer.beginning(unit * 50_000, 30)) < 5000
     for word in ("", "a", "a-" * 500):
         assert tokenizer.beginning(word, 30) == word
