@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -71,7 +74,8 @@ def convert(
     if place is not None and not place.parent.is_dir():
         raise MinitlError(f"{place.parent}: is no folder; make it first")
     reading = Reading(from_scheme, repair, misaligned, ner_key, word_column, tag_column)
-    converted = convert_file(_content(source), _name(source), kind, target, scheme, reading)
+    with _opened(source) as stream:
+        converted = convert_file(stream, _name(source), kind, target, scheme, reading)
     for note in converted.notes:
         say(f"{_name(source)}: {note}")
     data = converted.text.encode("utf-8")
@@ -99,10 +103,13 @@ def _name(source: str) -> str:
     return "standard input" if source == STREAM else source
 
 
-def _content(source: str) -> bytes:
+@contextmanager
+def _opened(source: str) -> Iterator[IO[bytes]]:
     if source == STREAM:
-        return sys.stdin.buffer.read()
+        yield sys.stdin.buffer
+        return
     try:
-        return Path(source).read_bytes()
+        with Path(source).open("rb") as stream:
+            yield stream
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror})") from None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
-from typing import Protocol
+from typing import IO, Protocol
 
 from minitl.errors import DataError
 from minitl.text import conllu, jsonl
@@ -51,17 +51,17 @@ class Converted:
 
 
 def convert_file(
-    content: bytes,
+    content: bytes | IO[bytes],
     source: str,
     kind: Format,
     target: Format,
     scheme: Scheme | None = None,
     reading: Reading | None = None,
 ) -> Converted:
-    """Convert the bytes of a data file.
+    """Convert a data file.
 
     Args:
-        content: the file.
+        content: its bytes, or the file opened for bytes.
         source: its name in messages.
         kind: its format.
         target: the format to write.
@@ -76,7 +76,7 @@ def convert_file(
             cannot be written in ``target``.
     """
     reading = reading or Reading()
-    lines = list(lines_of(BytesIO(content), source))
+    lines = list(lines_of(BytesIO(content) if isinstance(content, bytes) else content, source))
     file = _OPENED[kind](lines, source, reading, target)
     if not file.sentences:
         raise DataError(f"{source}: expected sentences, found none")

@@ -1,7 +1,6 @@
 """Lines of text files, one after the other: UTF-8 and line feeds, and a plain word about anything else."""
 
 from collections.abc import Iterator
-from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import IO
@@ -19,10 +18,10 @@ def read_lines(path: str | PathLike[str]) -> Iterator[str]:
         DataError: as there, or the file cannot be read.
     """
     try:
-        content = Path(path).read_bytes()
+        with Path(path).open("rb") as stream:
+            yield from lines_of(stream, str(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return lines_of(BytesIO(content), str(path))
 
 
 def lines_of(stream: IO[bytes], source: str) -> Iterator[str]:

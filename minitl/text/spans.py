@@ -88,12 +88,12 @@ def words_of_spans(
         if misaligned != "widen" and (starts[first] != span.start or ends[last - 1] != span.end):
             whole = escaped(text[starts[first] : ends[last - 1]])
             raise ValueError(
-                f"expected entities made of whole words, found {here} in {whole}; correct it, or say what to do with "
-                "such entities: misaligned='widen' takes the whole word, 'split' makes two of it"
+                f"expected entities made of whole words, found {here} in {whole}; correct it, or say what becomes "
+                "of such entities (misaligned: widen takes the whole word, split makes two of it)"
             )
         if entities and first < entities[-1].end:  # two that share a word, both widened
             word = escaped(words[first].text)
-            raise ValueError(f"expected one entity in each word, found several in {word}; misaligned='split' can do it")
+            raise ValueError(f"expected one entity in each word, found several in {word}; misaligned: split can do it")
         entities.append(Entity(span.label, first, last))
         before = span
     return list(words), entities
