@@ -183,9 +183,8 @@ def test_an_interrupted_training(number: signal.Signals, folder: Path) -> None:
 
 
 def test_an_interrupted_prediction(folder: Path) -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "predict", "run"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([*COMMAND, "predict", "run"], cwd=folder, bufsize=0, **pipes)
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b"anna\n" * AT_ONCE)
