@@ -12,7 +12,8 @@ from pathlib import Path
 from minitl.errors import CheckpointError
 
 TEMPORARY_FOLDER = ".writing-"  # how a temporary folder for several files begins
-_LEFTOVER = re.compile(rf"\..+\.\d+\.[0-9a-f]{{8}}\.tmp|{re.escape(TEMPORARY_FOLDER)}.*")
+# The last is the safetensors library's, which also writes a file under another name first.
+_LEFTOVER = re.compile(rf"\..+\.\d+\.[0-9a-f]{{8}}\.tmp|{re.escape(TEMPORARY_FOLDER)}\w+|\.tmp\w{{6}}")
 
 
 @contextmanager
@@ -65,22 +66,27 @@ def write_bytes(path: Path, data: bytes) -> None:
 def remove_leftovers(folder: Path) -> list[str]:
     """Remove what writers that were killed have left in a folder, into which nobody else may be writing now.
 
-    Returns:
-        The names of what was removed.
+    What cannot be removed stays, and is in nobody's way.
 
-    Raises:
-        CheckpointError: the folder cannot be read, or something cannot be removed.
+    Returns:
+        The names of what was to be removed.
     """
     try:
-        left = sorted(path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name))
-        for path in left:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
+        left = sorted(path for path in folder.iterdir() if is_leftover(path.name))
+    except OSError:
+        return []  # whoever writes into it next will say why
+    for path in left:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
                 path.unlink()
-    except OSError as error:
-        raise CheckpointError(f"{folder}: what a killed run has left cannot be removed ({error.strerror})") from None
     return [path.name for path in left]
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name is a temporary one, which only a writer that was killed leaves."""
+    return _LEFTOVER.fullmatch(name) is not None
 
 
 def make_folder(folder: Path) -> None:

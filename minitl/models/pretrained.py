@@ -244,7 +244,13 @@ def _too_many_entries(tokenizer: TextTokenizer, config: BertConfig) -> str:
 
 def _save_tokenizer(tokenizer: TextTokenizer, folder: Path, model_max_length: int) -> None:
     """Let the tokenizer write into a folder of its own inside ``folder``, then move each file into place."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=atomic_file.TEMPORARY_FOLDER) as temporary:
-        tokenizer.save(temporary, model_max_length=model_max_length)
-        for path in sorted(Path(temporary).iterdir()):
-            atomic_file.write_bytes(folder / path.name, path.read_bytes())
+    try:
+        prefix = atomic_file.TEMPORARY_FOLDER
+        with tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True) as temporary:
+            tokenizer.save(temporary, model_max_length=model_max_length)
+            for path in sorted(Path(temporary).iterdir()):
+                atomic_file.write_bytes(folder / path.name, path.read_bytes())
+    except Exception as error:
+        if isinstance(error, OSError) or type(error) is Exception:  # the latter from the tokenizers library
+            raise CheckpointError(f"{folder}: the tokenizer cannot be written ({error})") from None
+        raise

@@ -124,13 +124,12 @@ class FineTuning:
             )
             document = self._begin(folder, trainer, resume, strict_resume)
             try:
-                result = trainer.run()
+                return self._finish(folder, document, trainer.run())
             except BaseException as error:
                 reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
                 with suppress(MinitlError):  # a full disk, which is what is being told already
                     manifest.write_manifest(folder, {**document, "status": f"stopped: {reason}"})
                 raise
-            return self._finish(folder, document, result)
 
     # -- the parts of a run --------------------------------------------------------------------------------------------
 

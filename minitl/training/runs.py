@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,10 +10,7 @@ from pathlib import Path
 
 from minitl import atomic_file
 from minitl.errors import MinitlError
-from minitl.training.folder_lock import folder_lock
-
-# What a run that was killed before it had begun leaves; it has written nothing yet.
-_LEFT_BEFORE_THE_START = re.compile(r"\.lock|\.(run|seeds)\.json\..*\.tmp")
+from minitl.training.folder_lock import LOCK_FILE, folder_lock
 
 
 def new_run_folder(name: str, parent: str | Path = "runs") -> Path:
@@ -89,18 +85,19 @@ def check_output_folder(folder: str | Path, *, overwrite: bool = False) -> None:
     """Raise what :func:`claim_output_folder` would, as far as can be known without writing."""
     path = Path(folder)
     try:
-        holds = sorted(item.name for item in path.iterdir() if not _LEFT_BEFORE_THE_START.fullmatch(item.name))
+        names = [item.name for item in path.iterdir()]
     except FileNotFoundError:
         return
     except NotADirectoryError:
         raise MinitlError(f"{path}: is not a folder; name another one for the output") from None
     except OSError as error:
         raise MinitlError(f"{path}: cannot use it as output folder: {error.strerror}") from None
-    if not holds:
+    holds = {name for name in names if name != LOCK_FILE and not atomic_file.is_leftover(name)}
+    if not holds:  # a run that was killed before its start, or none
         return
     if not overwrite:
         raise MinitlError(f"{path}: the output folder is not empty; name another one, nothing is overwritten")
-    if not {"run.json", "seeds.json"} & set(holds) or path.is_symlink():
+    if not {"run.json", "seeds.json"} & holds or path.is_symlink():
         raise MinitlError(
             f"{path}: does not look like the folder of a run (it has no run.json), so it is not removed; "
             "name another folder"

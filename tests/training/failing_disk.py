@@ -159,7 +159,7 @@ class _Written:
                 self._stream.write(data[: len(data) // 2])
                 self._stream.flush()
             self._disk._fail()
-        self._disk.record.append(("content", self._path, bytes(data)))
+        self._disk.record.append(("content", self._path, data.encode() if isinstance(data, str) else bytes(data)))
         return int(self._stream.write(data))
 
 

@@ -55,7 +55,7 @@ def test_an_output_folder_is_never_overwritten(tmp_path: Path) -> None:
 def test_what_a_run_leaves_that_was_killed_before_its_start_does_not_stand_in_the_way(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with folder_lock(claim_output_folder(folder)):
-        (folder / ".run.json.123.abcd.tmp").write_text("half")
+        (folder / ".run.json.123.abcd1234.tmp").write_text("half")
         with pytest.raises(MinitlError, match="another run is writing into it"):
             claim_output_folder(folder)
     assert list(claim_output_folder(folder).iterdir()) == []
