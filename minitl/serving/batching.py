@@ -8,8 +8,9 @@ each in its own thread, and the worker takes the texts of the first ones, whoeve
 
 A text that makes a batch fail must not hurt its neighbours: the texts of such a batch are tried again one by one.
 
-Nor must a long text hold up the others: one that is longer than a batch is tagged by itself, in many steps, and between
-two of them the worker tags a batch of short ones. A long text for which nobody waits any more is given up.
+Nor must a long text hold up the others, or they it: one that is longer than a batch is tagged by itself, in many steps,
+and between two of them the worker tags short ones, for as much time in all as the long one has had. A long text for
+which nobody waits any more is given up.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ class _Request:
     taken: int = 0  # the first so many texts are, or were, in a batch
     spans: dict[int, list[Span]] = field(default_factory=dict)
     error: Exception | None = None
+    own_seconds: float = 0.0  # of work on a long text,
+    lent_seconds: float = 0.0  # and on short ones meanwhile
+    resumed: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -211,6 +215,7 @@ class Batcher:
         texts = [request.texts[number] for request, number in batch]
         options = {}
         if sum(map(len, texts)) > self._batch_characters:  # then it is one text
+            batch[0][0].resumed = time.monotonic()
             options["between_batches"] = partial(self._make_room, batch[0][0])
         try:
             found = self._tag_texts(texts, **options)
@@ -234,13 +239,19 @@ class Batcher:
                     request.done.set()
 
     def _make_room(self, request: _Request) -> None:
-        """Tag a batch of short texts while a long one is under way; or give that up."""
+        """Tag a batch of short texts while a long one is under way, if it is their turn; or give the long one up."""
+        paused = time.monotonic()
+        request.own_seconds += paused - request.resumed
+        batch = []
         with self._changed:
             if request not in self._open:
                 raise _GivenUp
-            batch = self._take(only_short=True)
+            if request.lent_seconds <= request.own_seconds:
+                batch = self._take(only_short=True)
         if batch:
             self._run(batch)
+        request.resumed = time.monotonic()
+        request.lent_seconds += request.resumed - paused
 
     def _fail(self, request: _Request, error: Exception) -> None:
         with self._changed:

@@ -24,7 +24,8 @@ def spans(text: str) -> list[Span]:
 class FakeTagger:
     """Finds ``spans``; remembers its batches; fails on ``poison``; waits while it is held.
 
-    A text longer than a batch it finishes in ``steps`` steps, and lets others go first between them.
+    A text longer than a batch it finishes in ``steps`` steps, and lets others go first between them. Its clock moves on
+    by 1 for a batch, by 5 before the first step of a long text; ``done`` says how many batches had begun when it ended.
 
     Attributes:
         batches: the texts of each call.
@@ -35,6 +36,8 @@ class FakeTagger:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.steps = 3
+        self.clock = 0.0
+        self.done: list[int] = []
         self.free, self.busy = threading.Event(), threading.Event()
         self.free.set()
 
@@ -43,9 +46,12 @@ class FakeTagger:
         self.busy.set()
         assert self.free.wait(20)
         self.busy.clear()
+        self.clock += 5 if between_batches else 1
         for _ in range(self.steps if between_batches else 0):
             assert between_batches is not None
             between_batches()
+        if between_batches:
+            self.done.append(len(self.batches))
         if any("poison" in text for text in texts):
             raise RuntimeError("a text is poisonous: \x1b[31m")
         return [spans(text) for text in texts]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 from fake_tagger import FakeTagger, spans
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 import minitl
 from minitl.kernels.select import select
 from minitl.models.tagging import Span
+from minitl.serving import batching
 from minitl.serving.batching import Batcher, TaggingFailed, Unavailable
 
 Make = Callable[..., Batcher]
@@ -258,6 +260,22 @@ def test_short_texts_go_between_the_steps_of_a_long_one(
     assert tagger.batches[0] == ["Long " * 9]
     assert sorted(chain(*tagger.batches[1:3])) == ["Ada", "Ben", "Cy", "Dan"], "before any other long one"
     assert (batcher._texts, batcher._characters, len(batcher._waiting)) == (0, 0, 0)
+
+
+def test_short_texts_do_not_hold_up_a_long_one(
+    make: Make, tagger: FakeTagger, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They get as much time as it has had."""
+    monkeypatch.setattr(batching, "time", SimpleNamespace(monotonic=lambda: tagger.clock))
+    batcher = make(batch_characters=10, batch_texts=1)
+    tagger.steps = 100
+    long = held(tagger, batcher, pool, "Long " * 9)
+    short = [pool.submit(batcher.tag, ["Ada"], 20) for _ in range(30)]
+    waiting(batcher, 31)
+    tagger.free.set()
+    assert long.result() == [spans("Long " * 9)]
+    assert [future.result() for future in short] == [[spans("Ada")]] * 30
+    assert tagger.done == [1 + 6], "after 0, 1, 2, 3, 4 and 5 seconds for the short ones it was their turn"
 
 
 def test_a_long_text_for_which_nobody_waits_is_given_up(make: Make, tagger: FakeTagger) -> None:
