@@ -28,7 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cli_tools import COMMAND
-from serving.load_clients import PATIENCE, Client, Connection, Seen
+from serving.load_clients import PATIENCE, TIMEOUT, Client, Connection, Seen
 from serving.load_requests import Good, bad_requests, good_requests, head
 from tiny import write_tiny_model
 
@@ -100,7 +100,7 @@ def table(seen: Seen, seconds: float) -> str:
 def served(folder: Path, arguments: argparse.Namespace) -> Seen:
     """Start the server for a model, load it and stop it; what is wrong with its end is a violation, too."""
     good = good_requests(BertForTokenClassification.from_pretrained(folder), arguments.seed)
-    command = [*COMMAND, "serve", str(folder), "--port", "0"]
+    command = [*COMMAND, "serve", str(folder), "--port", "0", "--timeout", str(TIMEOUT)]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server,
