@@ -62,7 +62,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     sums = _read_sums(folder)
     for name, expected in sums.items():
-        if _sha256(folder / name) != expected:
+        try:
+            found = _sha256(folder / name)
+        except CheckpointError as error:  # perhaps it is the name that is damaged
+            raise CheckpointError(f"{error}; {SUMS} names it") from None
+        if found != expected:
             raise CheckpointError(f"{folder / name}: is damaged: its SHA-256 is not the one in {SUMS}")
     state = strict_json.read_object(folder / STATE, largest=LARGEST_STATE)
     if state.get("format") != FORMAT or not isinstance(state.get("step"), int):
