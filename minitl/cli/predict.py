@@ -40,8 +40,8 @@ CHARACTERS_AT_ONCE = 1_000_000  # or fewer records, if they are long
 def predict(model_folder: str, inputs: tuple[str, ...], kind: str | None, target: str | None, **options: Any) -> None:
     """Find named entities in INPUTS, which are files, folders, or - for standard input (the default).
 
-    text has a text in each line, words a sentence with blanks between words, conll a word in each line, jsonl objects
-    with a "text" or a list of "words". A result comes for each text or sentence, in order: a JSON object with
+    text has a text in each line, words a sentence with blanks between words, conll and conllu a word in each line,
+    jsonl objects with a "text" or a list of "words". A result comes for each text or sentence, in order: a JSON object with
     "entities" (start and end count characters: text[start:end] is the entity), or with "tags" and "scores" for words;
     or, as conll, each word with its tag.
 
