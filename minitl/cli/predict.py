@@ -41,9 +41,9 @@ def predict(model_folder: str, inputs: tuple[str, ...], kind: str | None, target
     """Find named entities in INPUTS, which are files, folders, or - for standard input (the default).
 
     text has a text in each line, words a sentence with blanks between words, conll and conllu a word in each line,
-    jsonl objects with a "text" or a list of "words". A result comes for each text or sentence, in order: a JSON object with
-    "entities" (start and end count characters: text[start:end] is the entity), or with "tags" and "scores" for words;
-    or, as conll, each word with its tag.
+    jsonl objects with a "text" or a list of "words". A result comes for each text or sentence, in order: a JSON object
+    with "entities" (start and end count characters: text[start:end] is the entity), or with "tags" and "scores" for
+    words; or, as conll, each word with its tag.
 
     \b
     Examples:
