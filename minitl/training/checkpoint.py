@@ -96,7 +96,7 @@ class CheckpointFolder:
             try:
                 temporary.mkdir()
                 write_files(temporary, checkpoint)
-                if final.exists():  # training has come here a second time
+                if os.path.lexists(final):  # training has come here a second time
                     if checkpoint.step not in self._damaged:
                         raise CheckpointError("there is one of this step already")
                     self._remove(checkpoint.step)
@@ -202,6 +202,8 @@ def _errors(what: str) -> Iterator[None]:
 
 def _discard(path: Path) -> None:
     """Remove a folder or file as far as it can be removed; what stays has a temporary name, and is tried again."""
-    shutil.rmtree(path, ignore_errors=True)
-    with suppress(OSError):
-        path.unlink()
+    if path.is_dir() and not path.is_symlink():  # rmtree would open a pipe, and wait for somebody to write into it
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

@@ -90,6 +90,6 @@ def check_free_space(folder: Path, model: BertForTokenClassification) -> None:
         raise MinitlError(f"{folder}: cannot be used ({error.strerror})") from None
     if free < needed:
         raise MinitlError(
-            f"{folder}: {free / 2**20:,.0f} MB are free, but two checkpoints and the model need "
-            f"{needed / 2**20:,.0f} MB; free some space, or name an output folder on another disk"
+            f"{folder}: {free / 2**20:,.1f} MB are free, but two checkpoints and the model need "
+            f"{needed / 2**20:,.1f} MB; free some space, or name an output folder on another disk"
         )

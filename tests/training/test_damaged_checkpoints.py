@@ -133,6 +133,31 @@ def test_a_whole_checkpoint_under_another_name_is_not_believed(copies: Callable[
     assert "is misnamed: it holds the checkpoint of step 2" in notes[0]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(os.mkfifo, id="a pipe"),
+        pytest.param(lambda path: path.write_text("a file"), id="a file"),
+        pytest.param(lambda path: path.symlink_to("nowhere"), id="a link to nothing"),
+        pytest.param(lambda path: path.mkdir(), id="an empty folder"),
+    ],
+)
+def test_something_else_under_the_name_of_a_checkpoint(
+    make: Callable[[Path], object], copies: Callable[[], Path]
+) -> None:
+    """It is passed over, and replaced when training comes to its step again."""
+    folder = copies()
+    shutil.rmtree(folder / "step-00000002")
+    make(folder / "step-00000002")
+    saving = CheckpointFolder(folder, keep=2)
+    found, notes = saving.newest()
+    check_whole(found, (1,))
+    assert "step-00000002" in notes[0]
+    saving.save(checkpoint(2))
+    check_whole(CheckpointFolder(folder).newest(strict=True)[0], (2,))
+    assert sorted(os.listdir(folder)) == ["step-00000001", "step-00000002"]
+
+
 def test_files_that_do_not_belong_there_are_no_matter(copies: Callable[[], Path]) -> None:
     folder = copies()
     (folder / "step-00000002" / "notes.txt").write_text("mine")
