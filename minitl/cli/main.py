@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -67,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = minitl.main(words, prog_name="minitl", standalone_mode=False)  # a command's own exit code, if it has one
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
-        error.show()
+        usage = io.StringIO()
+        error.show(usage)  # it repeats arguments as they are, which may be file names that a shell put in
+        say(usage.getvalue().rstrip("\n"))
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         say("interrupted")

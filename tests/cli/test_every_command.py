@@ -227,3 +227,16 @@ def test_no_message_and_no_table_steers_a_terminal(folder: Path) -> None:
         done = call_here(*words, folder=folder)
         for sign in ("\x1b", "\x07", "\x9b", "\u202e"):
             assert sign not in done.out + done.err, words
+
+
+@pytest.mark.parametrize(
+    "words", ["inspect a {}", "compare a b {} {}", "doctor {}", "{}", "predict --{}", "predict run --to {}"]
+)
+def test_a_usage_error_does_not_steer_a_terminal(words: str, tmp_path: Path) -> None:
+    """The shell puts file names in place of a star, so one argument too many may be a name that somebody else chose."""
+    done = call_here(*words.replace("{}", "\x1b[2J\x9b31m\u202e").split(), folder=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert "Error: " in done.err
+    assert "\\x9b31m\\u202e" in done.err
+    for sign in ("\x1b", "\x9b", "\u202e"):
+        assert sign not in done.err
