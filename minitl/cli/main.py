@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,9 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"minitl: {error}")
         _leave(128 + error.signal_number)
     except MinitlError as error:
-        if "--debug" in words:
-            raise
-        say(f"minitl: {error}")
+        say(traceback.format_exc().rstrip("\n") if "--debug" in words else f"minitl: {error}")
         sys.exit(1)
 
 

@@ -208,8 +208,10 @@ def test_errors_of_a_user_have_no_traceback(run: Run, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(doctor, "sections", fails)
     assert run("doctor") == (1, "", "minitl: the file is not there\n")
-    with pytest.raises(MinitlError):
-        run("--debug", "doctor")
+    code, out, err = run("--debug", "doctor")
+    assert (code, out) == (1, "")
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert err.endswith("MinitlError: the file is not there\n")
 
 
 def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,3 +240,11 @@ def test_a_usage_error_does_not_steer_a_terminal(words: str, tmp_path: Path) -> 
     assert "\\x9b31m\\u202e" in done.err
     for sign in ("\x1b", "\x9b", "\u202e"):
         assert sign not in done.err
+
+
+def test_a_traceback_does_not_steer_a_terminal(tmp_path: Path) -> None:
+    done = call_here("--debug", "inspect", "\x1b[2J\x9b31m\u202e", folder=tmp_path)
+    assert (done.code, done.out) == (1, "")
+    first, *_, last = done.err.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert last.endswith("MinitlError: \\x1b[2J\\x9b31m\\u202e: is neither a folder nor a .safetensors file")
