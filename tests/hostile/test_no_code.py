@@ -156,6 +156,28 @@ def calls_of(tree: ast.AST) -> Iterator[str]:
             yield node.func.id
 
 
+FORBIDDEN_METHODS = {
+    "builtins.eval",
+    "builtins.exec",
+    "builtins.compile",
+    "os.system",
+    "os.popen",
+    "np.load",
+    "numpy.load",
+}
+
+
+def methods_of(tree: ast.AST) -> Iterator[str]:
+    """What is called with a module before the name, and an ``allow_pickle`` that is not plainly False."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+                yield f"{node.func.value.id}.{node.func.attr}"
+            for keyword in node.keywords:
+                if keyword.arg == "allow_pickle" and getattr(keyword.value, "value", None) is not False:
+                    yield "allow_pickle"
+
+
 def modules_of(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -169,4 +191,5 @@ def test_no_module_imports_what_unpickles_or_calls_what_runs_text() -> None:
     for name, tree in sources():
         wrong += [f"{name} imports {module}" for module in set(modules_of(tree)) & FORBIDDEN_MODULES]
         wrong += [f"{name} calls {call}" for call in set(calls_of(tree)) & FORBIDDEN_CALLS]
+        wrong += [f"{name} calls {call}" for call in set(methods_of(tree)) & {*FORBIDDEN_METHODS, "allow_pickle"}]
     assert wrong == []
