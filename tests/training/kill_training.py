@@ -108,7 +108,8 @@ class Campaign:
         ``before`` and ``stale`` are the newest checkpoint and the last step in the log when it began.
         """
         # Python itself ends otherwise while it starts and reads modules, before a line of the command has run
-        starting = number == signal.SIGINT and "KeyboardInterrupt" in errors and ", in main" not in errors
+        begun = re.search(r'cli.main\.py", line \d+, in main', errors)
+        starting = number == signal.SIGINT and "KeyboardInterrupt" in errors and not begun
         if not starting and (code not in (-number, 128 + number) or "Traceback" in errors):
             raise Wrong(f"it ended with {code} after signal {number}: {errors}")
         checkpoints = folder / "checkpoints"
@@ -173,7 +174,7 @@ def main() -> int:
             shutil.rmtree(work / name)
             runs += 1
     except Wrong as error:
-        print(f"seed {options.seed}, run {runs}: {error}; see {work}", file=sys.stderr)
+        print(f"seed {options.seed}, run {runs}, after {dict(campaign.seen)}: {error}; see {work}", file=sys.stderr)
         return 1
     shutil.rmtree(work)
     counts = "; ".join(f"{name}: {count}" for name, count in sorted(campaign.seen.items()))
