@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from minitl.errors import CheckpointError
 from minitl.plain_file import read_plain
 
-LONGEST_INTEGER = 20  # digits: 2^64 has 20, nothing in a checkpoint is larger
+LONGEST_INTEGER = 40  # digits; for "no limit" transformers writes int(1e30) into tokenizer_config.json
 
 
 def parse_object(data: bytes, where: str) -> dict[str, Any]:

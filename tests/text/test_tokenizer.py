@@ -158,6 +158,12 @@ def test_folders_that_cannot_be_loaded(tmp_path: Path, files: dict[str, bytes], 
         TextTokenizer.from_folder(tmp_path)
 
 
+def test_the_largest_number_that_transformers_writes_is_read(vocabulary_folder: Path, tmp_path: Path) -> None:
+    TextTokenizer.from_folder(vocabulary_folder).save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1000000000000000019884624838656}')
+    assert TextTokenizer.from_folder(tmp_path).settings == {"model_max_length": int(1e30)}
+
+
 def test_words_that_are_no_text(tokenizer: TextTokenizer) -> None:
     with pytest.raises(ValueError, match=r"'\\ud83d' holds half of a surrogate pair"):
         tokenizer.encode_words(["the", "\ud83d"])
