@@ -207,7 +207,10 @@ def test_a_whole_run_goes_on_after_any_failure_of_its_disk(workshop: Workshop, q
             except Killed:
                 end = "killed"
         assert end in ("ended", "killed") or (str(folder) in end and "\n" not in end), case
-        if end not in ("ended", "killed") and (folder / "run.json").exists():
+        only_last_flush = (
+            number >= disk.count - 2
+        )  # after the renaming that makes run.json say so, which is true by then
+        if end not in ("ended", "killed") and (folder / "run.json").exists() and not only_last_flush:
             assert '"status": "done"' not in (folder / "run.json").read_text(), case
         run(folder)
         assert left(folder) == left(whole), case
