@@ -65,6 +65,11 @@ def escaped(text: str, limit: int = 80) -> str:
     return repr(text) if len(text) <= limit else repr(text[:limit])[:-1] + "...'"
 
 
+def shown(value: object) -> str:
+    """Any value as Python writes it, for messages: cut, and safe to print, as :func:`escaped` makes it."""
+    return escaped(value) if isinstance(value, str) else escaped(repr(value))[1:-1]
+
+
 def read_conll(path: str | PathLike[str], *, word_column: int = 0, tag_column: int | None = -1) -> list[Sentence]:
     """Read a CoNLL file.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from minitl import strict_json
 from minitl.errors import DataError
-from minitl.text.conll import Sentence, checked_tag, escaped
+from minitl.text.conll import Sentence, checked_tag, escaped, shown
 from minitl.text.lines import read_lines
 from minitl.text.schemes import lenient_spans, spans_to_tags
 from minitl.text.spans import CharacterSpan, Misaligned, locate_words, words_of_spans
@@ -65,7 +65,7 @@ def stream_jsonl(lines: Iterable[str], source: str, *, misaligned: Misaligned = 
             raise DataError(f"{where}: {error}") from None
         document = values.get("document", 0)
         if type(document) is not int or document < 0:
-            raise DataError(f'{where}: expected "document", a whole number from 0, found {_short(document)}')
+            raise DataError(f'{where}: expected "document", a whole number from 0, found {shown(document)}')
         if words:
             lines_of_words = (number,) * len(words)
             yield Sentence(tuple(words), tuple(tags), document, source, number, text, lines_of_words)
@@ -88,14 +88,14 @@ def _words_and_tags(
     word_key, tag_key = _only(values, WORD_KEYS), _only(values, TAG_KEYS)
     text = values[text_key] if text_key else None
     if text is not None and not isinstance(text, str):
-        raise ValueError(f'expected "text", a string, found {_short(text)}')
+        raise ValueError(f'expected "text", a string, found {shown(text)}')
     words = _strings(values, word_key) if word_key else None
     if tag_key and entity_key:
         raise ValueError(f'expected one of "{tag_key}" and "{entity_key}", found both')
     if tag_key:
         tags = [checked_tag(tag) for tag in _strings(values, tag_key)]
         if words is None or len(words) != len(tags) or not all(words):
-            raise ValueError(f'expected a word for each of {len(tags)} tags, in "words", found {_short(words)}')
+            raise ValueError(f'expected a word for each of {len(tags)} tags, in "words", found {shown(words)}')
         if text is not None:
             locate_words(text, words)
         return words, tags, text
@@ -114,15 +114,15 @@ def _span(item: Any, text: str) -> CharacterSpan:
     if isinstance(item, list) and len(item) == 3:
         item = dict(zip(("start", "end", "label"), item, strict=True))
     if not isinstance(item, dict) or not {"start", "end", "label"} <= item.keys():
-        raise ValueError(f'expected an entity with "start", "end" and "label", or a list of them, found {_short(item)}')
+        raise ValueError(f'expected an entity with "start", "end" and "label", or a list of them, found {shown(item)}')
     start, end, label, surface = item["start"], item["end"], item["label"], item.get("text")
     if type(start) is not int or type(end) is not int or not isinstance(label, str):
-        raise ValueError(f"expected whole numbers and a string in an entity, found {_short(item)}")
+        raise ValueError(f"expected whole numbers and a string in an entity, found {shown(item)}")
     if label:
         checked_tag(f"B-{label}")
     if surface is not None and text[max(start, 0) : max(end, 0)] != surface:
         raise ValueError(
-            f"expected the entity {_short(surface)} at characters {start} to {end}, "
+            f"expected the entity {shown(surface)} at characters {start} to {end}, "
             f"found {escaped(text[max(start, 0) : max(end, 0)])}{_other_units(text, start, end, surface)}"
         )
     return CharacterSpan(start, end, label)
@@ -148,7 +148,7 @@ def _only(values: Mapping[str, Any], keys: Sequence[str]) -> str | None:
 def _list(values: Mapping[str, Any], key: str) -> list[Any]:
     value = values[key]
     if not isinstance(value, list):
-        raise ValueError(f'expected "{key}", a list, found {_short(value)}')
+        raise ValueError(f'expected "{key}", a list, found {shown(value)}')
     return value
 
 
@@ -156,12 +156,8 @@ def _strings(values: Mapping[str, Any], key: str) -> list[str]:
     found = _list(values, key)
     for item in found:
         if not isinstance(item, str):
-            raise ValueError(f'expected strings in "{key}", found {_short(item)}')
+            raise ValueError(f'expected strings in "{key}", found {shown(item)}')
     return found
-
-
-def _short(value: Any) -> str:
-    return escaped(value) if isinstance(value, str) else escaped(repr(value))[1:-1]
 
 
 def jsonl_line(sentence: Sentence, *, with_document: bool = False) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minitl import strict_json
 from minitl.errors import CheckpointError
 from minitl.plain_file import read_plain
-from minitl.text.conll import escaped
+from minitl.text.conll import escaped, shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -69,11 +69,11 @@ def read_settings(path: Path) -> dict[str, Any]:
     settings = strict_json.read_object(path, largest=LARGEST_SETTINGS)
     for key in NORMALIZER_SETTINGS:
         if not isinstance(settings.get(key), (bool, type(None))):
-            raise CheckpointError(f"{path}: {key} must be true, false or null, found {_short(settings[key])}")
+            raise CheckpointError(f"{path}: {key} must be true, false or null, found {shown(settings[key])}")
     for key in SPECIAL_TOKENS:
         value = settings.get(key)
         if value is not None and not token_name(value, ""):
-            raise CheckpointError(f"{path}: {key} must be a token, found {_short(value)}")
+            raise CheckpointError(f"{path}: {key} must be a token, found {shown(value)}")
     return settings
 
 
@@ -142,26 +142,26 @@ def _check(state: dict[str, Any], path: Path) -> None:
     kind = model.get("type", "WordPiece") if isinstance(model, dict) else None
     if not isinstance(model, dict) or kind != "WordPiece":
         raise CheckpointError(
-            f"{path}: expected a WordPiece tokenizer as BERT has, found {_short(kind)}; "
+            f"{path}: expected a WordPiece tokenizer as BERT has, found {shown(kind)}; "
             "models with another tokenizer are not supported"
         )
     for part, kinds in _KINDS.items():
         _check_part(state.get(part), part, kinds, path)
     vocabulary = model.get("vocab")
     if not isinstance(vocabulary, dict) or not vocabulary:
-        raise CheckpointError(f"{path}: model.vocab must map tokens to numbers, found {_short(vocabulary)}")
+        raise CheckpointError(f"{path}: model.vocab must map tokens to numbers, found {shown(vocabulary)}")
     _check_ids(vocabulary, "model.vocab", path)
     longest = model.get("max_input_chars_per_word", 100)
     if type(longest) is not int or not 1 <= longest <= LONGEST_WORD:
         raise CheckpointError(
-            f"{path}: model.max_input_chars_per_word must be 1 to {LONGEST_WORD:,}, found {_short(longest)}"
+            f"{path}: model.max_input_chars_per_word must be 1 to {LONGEST_WORD:,}, found {shown(longest)}"
         )
     added = state.get("added_tokens") or []
     if not isinstance(added, list) or not all(isinstance(one, dict) for one in added):
-        raise CheckpointError(f"{path}: added_tokens must be a list of objects, found {_short(added)}")
+        raise CheckpointError(f"{path}: added_tokens must be a list of objects, found {shown(added)}")
     for one in added:
         if not token_name(one, ""):
-            raise CheckpointError(f"{path}: an added token must have a content, found {_short(one)}")
+            raise CheckpointError(f"{path}: an added token must have a content, found {shown(one)}")
     _check_ids({one["content"]: one.get("id") for one in added}, "added_tokens", path)
 
 
@@ -171,12 +171,12 @@ def _check_part(part: Any, name: str, kinds: tuple[str, ...], path: Path, depth:
     kind = part.get("type") if isinstance(part, dict) else part
     if not isinstance(part, dict) or kind not in kinds or depth > 3:
         raise CheckpointError(
-            f"{path}: {name} is {_short(kind)}, which BERT's tokenizers have not; known are {', '.join(kinds)}"
+            f"{path}: {name} is {shown(kind)}, which BERT's tokenizers have not; known are {', '.join(kinds)}"
         )
     if kind == "Sequence":
         members = part.get(_INNER[name])
         if not isinstance(members, list) or len(members) > 20:
-            raise CheckpointError(f"{path}: the Sequence of {name} must list its members, found {_short(members)}")
+            raise CheckpointError(f"{path}: the Sequence of {name} must list its members, found {shown(members)}")
         for member in members:
             _check_part(member, name, kinds, path, depth + 1)
 
@@ -185,11 +185,7 @@ def _check_ids(ids: dict[str, Any], name: str, path: Path) -> None:
     for token, number in ids.items():
         if type(number) is not int or not 0 <= number <= LARGEST_ID:
             raise CheckpointError(
-                f"{path}: {name} gives {escaped(token)} the number {_short(number)}, it must be 0 to {LARGEST_ID:,}"
+                f"{path}: {name} gives {escaped(token)} the number {shown(number)}, it must be 0 to {LARGEST_ID:,}"
             )
     if len(set(ids.values())) < len(ids):
         raise CheckpointError(f"{path}: {name} gives one number to several tokens")
-
-
-def _short(value: Any) -> str:
-    return escaped(value) if isinstance(value, str) else escaped(repr(value))[1:-1]
