@@ -238,7 +238,7 @@ def _joined(tags: Sequence[str]) -> str:
         return "O"
     prefixes = [prefix for prefix, _ in inside]
     starts = sum(prefix in "BSU" for prefix in prefixes)
-    if len({name for _, name in inside}) > 1 or starts > 1 or (starts and prefixes[0] == "I"):
+    if len({name for _, name in inside}) > 1 or starts > 1 or (starts and prefixes[0] not in "BSU"):
         raise ValueError(f"expected one entity in a word, found its parts to be {', '.join(tags)}")
     single, last = ("U", "L") if set(prefixes) & {"U", "L"} else ("S", "E")
     ends = bool(set(prefixes) & {"E", "S", "L", "U"})

@@ -71,7 +71,7 @@ def test_the_tag_of_a_word_from_those_of_its_parts(parts: list[str], whole: str)
     assert sentences_of(rows, "ner")[0].tags == (whole,)
 
 
-@pytest.mark.parametrize("parts", [["B-X", "B-X"], ["I-X", "B-X"], ["B-X", "I-Y"]])
+@pytest.mark.parametrize("parts", [["B-X", "B-X"], ["I-X", "B-X"], ["E-X", "B-X"], ["B-X", "I-Y"]])
 def test_a_word_in_two_entities(parts: list[str]) -> None:
     rows = row("1-2", "du") + "".join(row(str(number), "x", f"ner={tag}") for number, tag in enumerate(parts, 1))
     message = f"file:1: expected one entity in a word, found its parts to be {parts[0]}, {parts[1]}"
