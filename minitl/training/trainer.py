@@ -122,7 +122,7 @@ class Trainer:
         self._saved_at = 0
         self._journal: Journal | None = None
         self._interruption = Interruption()
-        self._records = self._new_records()
+        self._records: StepRecords  # made when the run begins, since restoring changes the state
         self._recorded: GraphedStep | None = None
         if model.bert.device.partition(":")[0] == "cuda" and settings.accumulation == 1:
             # the recording of a step: to launch its kernels one by one takes longer than they do

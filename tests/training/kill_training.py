@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from cli_tools import COMMAND  # noqa: E402
 from tiny import write_tiny_data, write_tiny_model  # noqa: E402
 
+from minitl.errors import CheckpointError  # noqa: E402
 from minitl.text import read_folder  # noqa: E402
 from minitl.training.checkpoint import CheckpointFolder  # noqa: E402
 
@@ -173,7 +174,7 @@ def main() -> int:
                 raise Wrong(f"{name} was disturbed and resumed, and now has other contents in {', '.join(different)}")
             shutil.rmtree(work / name)
             runs += 1
-    except Wrong as error:
+    except (Wrong, CheckpointError) as error:
         print(f"seed {options.seed}, run {runs}, after {dict(campaign.seen)}: {error}; see {work}", file=sys.stderr)
         return 1
     shutil.rmtree(work)
