@@ -50,27 +50,31 @@ def train(context: click.Context, /, **options: Any) -> None:
     """
     given = {name for name in options if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
     if options["resume"] is not None:
-        _only(given, {"resume", "strict_resume"}, "--resume takes its settings from the folder")
+        _refuse(given - {"resume", "strict_resume"}, "--resume takes its settings from the folder")
         results = resume(Path(options["resume"]), strict=options["strict_resume"])
     elif options["reproduce"] is not None:
-        _only(given, {"reproduce", "output", "data", "model"}, "--reproduce takes its settings from the file")
+        _refuse(given - {"reproduce", "output", "data", "model"}, "--reproduce takes its settings from the file")
         results = reproduce(Path(options["reproduce"]), options, given)
     else:
+        _refuse(given & {"strict_resume"}, "nothing is resumed without --resume")
         settings = settings_of(options)
+        if options["lr_range_test"] is not None:
+            others = given & {"dry_run", "output", "overwrite", "seeds"}
+            _refuse(others, "--lr-range-test writes nothing but its picture")
+            show_json(range_test(settings, Path(options["lr_range_test"])))
+            return
         if options["dry_run"]:
             dry_run(settings, options)
-            return
-        if options["lr_range_test"] is not None:
-            show_json(range_test(settings, Path(options["lr_range_test"])))
             return
         results = run_seeds(settings, options["seeds"], options["output"], options["overwrite"])
     show_json(results)
 
 
-def _only(given: set[str], allowed: set[str], why: str) -> None:
-    others = sorted("--" + name.replace("_", "-") for name in given - allowed)
-    if others:
-        raise click.UsageError(f"{why}; leave out {', '.join(others)}")
+def _refuse(names: set[str], why: str) -> None:
+    """Raise a UsageError if any option is left that would be ignored."""
+    if names:
+        options = sorted("--" + name.replace("_", "-") for name in names)
+        raise click.UsageError(f"{why}; leave out {', '.join(options)}")
 
 
 def settings_of(options: Mapping[str, Any]) -> RunSettings:
@@ -97,10 +101,11 @@ def dry_run(settings: RunSettings, options: Mapping[str, Any]) -> None:
     if options["output"] is not None:
         check_output_folder(options["output"], overwrite=options["overwrite"])
     work = FineTuning(settings, say)
-    sentences = len(work.encoded["train"])
-    batch = settings.training.batch_size * settings.training.accumulation
+    training, sentences = settings.training, len(work.encoded["train"])
+    steps = -(-sentences // (training.batch_size * training.accumulation))
+    most = "" if training.max_steps is None else f"at most {training.max_steps} steps in all, "
     say(
-        f"would train {settings.training.epochs} epochs of {sentences} sentences, {-(-sentences // batch)} steps each, "
+        f"would train {training.epochs} epochs of {sentences} sentences, {steps} steps each, {most}"
         f"{options['seeds']} time(s), and write to {where}; nothing was written"
     )
 

@@ -122,7 +122,9 @@ def test_a_dry_run_writes_nothing(folder: Path) -> None:
     before = sorted(os.listdir(folder))
     result = call_here(*TRAIN, "--dry-run", folder=folder)
     assert (result.code, result.out) == (0, "")
-    assert "would train 5 epochs of 30 sentences, 2 steps each" in result.err
+    assert "would train 5 epochs of 30 sentences, 2 steps each, 1 time(s)" in result.err
+    result = call_here(*TRAIN, "--dry-run", "--max-steps", "3", folder=folder)
+    assert "2 steps each, at most 3 steps in all, 1 time(s)" in result.err
     assert sorted(os.listdir(folder)) == before
 
 
@@ -136,6 +138,8 @@ def test_a_dry_run_writes_nothing(folder: Path) -> None:
         (("--seeds", "0"), 2, "--seeds"),
         (("--resume", "nowhere"), 1, "no run that could be resumed"),
         (("--resume", "one", "--lr", "1"), 2, "leave out --lr"),
+        (("--strict-resume",), 2, "leave out --strict-resume"),
+        (("--lr-range-test", "new.svg", "--dry-run", "--seeds", "2"), 2, "leave out --dry-run, --seeds"),
         (("--reproduce", "nowhere.json"), 1, "does not exist"),
         (("--config", "nowhere.toml"), 2, "cannot be read"),
         (("--config", "bad.toml"), 2, "is not TOML"),
