@@ -10,6 +10,7 @@ from typing import IO
 
 import click
 
+from minitl.cli.given import given_options, refuse
 from minitl.cli.printing import say
 from minitl.errors import DataError, MinitlError
 from minitl.text.conversion import Reading, convert_file
@@ -18,6 +19,9 @@ from minitl.text.schemes import SCHEMES, Scheme
 from minitl.text.spans import MISALIGNED, Misaligned
 
 STREAM = "-"
+OPTIONS_OF: dict[Format, set[str]] = {
+    "conll": {"word_column", "tag_column"}, "conllu": {"ner_key"}, "jsonl": {"misaligned"},
+}  # fmt: skip
 
 
 @click.command()
@@ -67,6 +71,8 @@ def convert(
       minitl convert annotated.jsonl train.conll --misaligned widen
     """
     kind = kind or _by_ending(source, "INPUT", "--from")
+    others = set().union(*(names for name, names in OPTIONS_OF.items() if name != kind))
+    refuse(given_options() & others, f"INPUT is {kind}")
     target = target or (kind if output == STREAM else _by_ending(output, "OUTPUT", "--to"))
     place = None if output == STREAM else Path(output)
     if place is not None and place.exists() and not overwrite:

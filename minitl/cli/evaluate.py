@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from minitl.cli.given import given_options, refuse
 from minitl.cli.printing import say, show, show_json
 from minitl.errors import MinitlError
 
@@ -33,6 +34,8 @@ def evaluate(model_folder: str, data: str, **options: Any) -> None:
     from minitl.models import BertForTokenClassification, require_tokenizer
     from minitl.text import Sentence, encode_dataset, excluded_entities, write_conll
 
+    if Path(data).is_file():
+        refuse(given_options() & {"part"}, f"{data} is a file, which has no parts")
     path = options["predictions"]
     if path is not None and Path(path).exists() and not options["overwrite"]:
         raise MinitlError(f"{path}: exists; --overwrite replaces it")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from minitl.cli.given import given_options, refuse
 from minitl.cli.printing import show, show_json
 from minitl.errors import MinitlError
 
@@ -26,12 +27,15 @@ def inspect(path: str, model: str | None, tensors: bool, as_json: bool) -> None:
       minitl inspect runs/ner-1 --tensors
       minitl inspect my_folder --model runs/ner-1
     """
-    place = Path(path)
+    place, given = Path(path), given_options()
     if place.suffix == ".safetensors" and place.is_file():
+        refuse(given & {"model"}, f"{path} has weights, no words")
         report = weights(place)
     elif path == "corpus" or (place.is_dir() and not (place / "config.json").exists()):
+        refuse(given & {"tensors"}, f"{path} has data, no tensors")
         report = data(path, model)
     elif place.is_dir():
+        refuse(given & {"model"}, f"{path} has weights, no words")
         report = model_folder(place)
     else:
         raise MinitlError(f"{path}: is neither a folder nor a .safetensors file")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minitl.cli.given import given_options, refuse
 from minitl.cli.printing import say, show_json
 from minitl.cli.train_options import RUN, TRAINING, read_config, run_options
 from minitl.errors import InterruptedRunError, MinitlError
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--config", metavar="TOML", callback=read_config, is_eager=True, expose_value=False, help="File with options."
 )
-@click.pass_context
-def train(context: click.Context, /, **options: Any) -> None:
+def train(**options: Any) -> None:
     """Fine-tune a BERT to find named entities, and print the results as JSON.
 
     Ctrl-C finishes the step, saves, and exits with 130; --resume goes on as if nothing had happened, to the same bits.
@@ -48,19 +48,19 @@ def train(context: click.Context, /, **options: Any) -> None:
       minitl train --resume runs/mine
       minitl train --reproduce runs/mine/run.json
     """
-    given = {name for name in options if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
+    given = given_options()
     if options["resume"] is not None:
-        _refuse(given - {"resume", "strict_resume"}, "--resume takes its settings from the folder")
+        refuse(given - {"resume", "strict_resume"}, "--resume takes its settings from the folder")
         results = resume(Path(options["resume"]), strict=options["strict_resume"])
     elif options["reproduce"] is not None:
-        _refuse(given - {"reproduce", "output", "data", "model"}, "--reproduce takes its settings from the file")
+        refuse(given - {"reproduce", "output", "data", "model"}, "--reproduce takes its settings from the file")
         results = reproduce(Path(options["reproduce"]), options, given)
     else:
-        _refuse(given & {"strict_resume"}, "nothing is resumed without --resume")
+        refuse(given & {"strict_resume"}, "nothing is resumed without --resume")
         settings = settings_of(options)
         if options["lr_range_test"] is not None:
             others = given & {"dry_run", "output", "overwrite", "seeds"}
-            _refuse(others, "--lr-range-test writes nothing but its picture")
+            refuse(others, "--lr-range-test writes nothing but its picture")
             show_json(range_test(settings, Path(options["lr_range_test"])))
             return
         if options["dry_run"]:
@@ -68,13 +68,6 @@ def train(context: click.Context, /, **options: Any) -> None:
             return
         results = run_seeds(settings, options["seeds"], options["output"], options["overwrite"])
     show_json(results)
-
-
-def _refuse(names: set[str], why: str) -> None:
-    """Raise a UsageError if any option is left that would be ignored."""
-    if names:
-        options = sorted("--" + name.replace("_", "-") for name in names)
-        raise click.UsageError(f"{why}; leave out {', '.join(options)}")
 
 
 def settings_of(options: Mapping[str, Any]) -> RunSettings:

@@ -114,6 +114,13 @@ TABLE = [
     Row("predict", 2, err="Missing argument 'MODEL'"),
     Row("predict run --from pdf", 2, err="'pdf' is not one of"),
     Row("convert data/dev.conll new.txt", 2, err="say its format with --to"),
+    Row(
+        "convert data/dev.conll --to jsonl --ner-key NER --word-column 0", 2, err="INPUT is conll; leave out --ner-key"
+    ),
+    Row("evaluate run data/dev.conll --part dev", 2, err="data/dev.conll is a file, which has no parts"),
+    Row("inspect run --model run", 2, err="run has weights, no words; leave out --model"),
+    Row("inspect run/model.safetensors --model run", 2, err="leave out --model"),
+    Row("inspect data --tensors", 2, err="data has data, no tensors; leave out --tensors"),
     Row("export run new.bin", 2, err="OUTPUT must end in .onnx"),
     Row("serve run --port 70000", 2, err="70000"),
 ]
