@@ -191,7 +191,13 @@ def test_an_interrupted_training(number: signal.Signals, folder: Path) -> None:
 
 def test_an_interrupted_prediction(folder: Path) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*COMMAND, "predict", "run"], cwd=folder, bufsize=0, **pipes)
+    process = subprocess.Popen(
+        [*COMMAND, "predict", "run"],
+        cwd=folder,
+        bufsize=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a script have it ignored
+        **pipes,
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b"anna\n" * AT_ONCE)
