@@ -19,9 +19,7 @@ from minitl.text.schemes import SCHEMES, Scheme
 from minitl.text.spans import MISALIGNED, Misaligned
 
 STREAM = "-"
-OPTIONS_OF: dict[Format, set[str]] = {
-    "conll": {"word_column", "tag_column"}, "conllu": {"ner_key"}, "jsonl": {"misaligned"},
-}  # fmt: skip
+FORMAT_OF = {"word_column": "conll", "tag_column": "conll", "ner_key": "conllu", "misaligned": "jsonl"}  # of INPUT
 
 
 @click.command()
@@ -71,8 +69,7 @@ def convert(
       minitl convert annotated.jsonl train.conll --misaligned widen
     """
     kind = kind or _by_ending(source, "INPUT", "--from")
-    others = set().union(*(names for name, names in OPTIONS_OF.items() if name != kind))
-    refuse(given_options() & others, f"INPUT is {kind}")
+    refuse({name for name in given_options() if FORMAT_OF.get(name, kind) != kind}, f"INPUT is {kind}")
     target = target or (kind if output == STREAM else _by_ending(output, "OUTPUT", "--to"))
     place = None if output == STREAM else Path(output)
     if place is not None and place.exists() and not overwrite:

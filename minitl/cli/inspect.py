@@ -29,13 +29,13 @@ def inspect(path: str, model: str | None, tensors: bool, as_json: bool) -> None:
     """
     place, given = Path(path), given_options()
     if place.suffix == ".safetensors" and place.is_file():
-        refuse(given & {"model"}, f"{path} has weights, no words")
+        refuse(given & {"model"}, f"{path} holds weights, not data")
         report = weights(place)
     elif path == "corpus" or (place.is_dir() and not (place / "config.json").exists()):
-        refuse(given & {"tensors"}, f"{path} has data, no tensors")
+        refuse(given & {"tensors"}, f"{path} is data, not a model")
         report = data(path, model)
     elif place.is_dir():
-        refuse(given & {"model"}, f"{path} has weights, no words")
+        refuse(given & {"model"}, f"{path} is a model, not data")
         report = model_folder(place)
     else:
         raise MinitlError(f"{path}: is neither a folder nor a .safetensors file")

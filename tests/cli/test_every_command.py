@@ -118,9 +118,9 @@ TABLE = [
         "convert data/dev.conll --to jsonl --ner-key NER --word-column 0", 2, err="INPUT is conll; leave out --ner-key"
     ),
     Row("evaluate run data/dev.conll --part dev", 2, err="data/dev.conll is a file, which has no parts"),
-    Row("inspect run --model run", 2, err="run has weights, no words; leave out --model"),
+    Row("inspect run --model run", 2, err="run is a model, not data; leave out --model"),
     Row("inspect run/model.safetensors --model run", 2, err="leave out --model"),
-    Row("inspect data --tensors", 2, err="data has data, no tensors; leave out --tensors"),
+    Row("inspect data --tensors", 2, err="data is data, not a model; leave out --tensors"),
     Row("export run new.bin", 2, err="OUTPUT must end in .onnx"),
     Row("serve run --port 70000", 2, err="70000"),
 ]

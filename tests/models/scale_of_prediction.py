@@ -161,7 +161,7 @@ def _predicted(folder: Path, word: str) -> tuple[float, float]:
         memory: list[float] = []
         with subprocess.Popen([*COMMAND, "predict", str(folder), str(file)], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
-            watching = threading.Thread(target=_watch, args=(process, memory, "VmHWM:", 0.01))
+            watching = threading.Thread(target=_watch, args=(process, memory))
             watching.start()
             record = json.loads(process.stdout.read())
             watching.join()
@@ -229,10 +229,11 @@ def _feed(stream: object, count: int) -> None:
             stream.write(lines.encode())  # type: ignore[attr-defined]
 
 
-def _watch(process: subprocess.Popen[bytes], memory: list[float], field: str, pause: float) -> None:
+def _watch(process: subprocess.Popen[bytes], memory: list[float]) -> None:
+    """Note the most that a process has had of memory, in MB, a hundred times a second until it ends."""
     while process.poll() is None:
-        memory += _memory(process, field)
-        time.sleep(pause)
+        memory += _memory(process, "VmHWM:")
+        time.sleep(0.01)
 
 
 def _memory(process: subprocess.Popen[bytes], field: str) -> list[float]:
